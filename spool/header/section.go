@@ -1,0 +1,175 @@
+package header
+
+import (
+	"errors"
+	"io"
+	"strings"
+
+	"postino/spool/address"
+)
+
+// Section is the header section of a message (RFC 5322 §2.2). The zero value is
+// an empty one, ready to use.
+type Section struct {
+	fields []Field
+}
+
+// Field is a header field. Raw is the whole of it with its CRLFs, as the caller
+// wrote it but for canonical line ends. Name is its name without the blanks
+// that may stand before the colon (RFC 5322 §4.5).
+type Field struct {
+	Name string
+	Raw  []byte
+}
+
+// body is what stands behind the colon, without the last CRLF.
+func (f Field) body() string {
+	_, body, _ := strings.Cut(string(f.Raw), ":")
+	return strings.TrimSuffix(body, "\r\n")
+}
+
+func (f Field) named(names ...string) bool {
+	for _, name := range names {
+		if strings.EqualFold(f.Name, name) {
+			return true
+		}
+	}
+	return false
+}
+
+// Fields returns the fields in their order. It is the section's own slice: not
+// to be changed.
+func (s *Section) Fields() []Field { return s.fields }
+
+// Has reports whether there is a field of that name, in any case.
+func (s *Section) Has(name string) bool {
+	for _, f := range s.fields {
+		if f.named(name) {
+			return true
+		}
+	}
+	return false
+}
+
+// Value returns the first field of that name unfolded (RFC 5322 §2.2.3) and
+// without blanks around it, or "" if there is none.
+func (s *Section) Value(name string) string {
+	for _, f := range s.fields {
+		if f.named(name) {
+			return strings.Trim(strings.ReplaceAll(f.body(), "\r\n", ""), " \t")
+		}
+	}
+	return ""
+}
+
+// Recipients returns whom the section names as recipients, each once and in
+// order: those of all To, Cc and Bcc fields, or of all Resent-To, Resent-Cc and
+// Resent-Bcc fields if there is one of these (RFC 5322 §3.6.6). An error names
+// the field and shows the text that is no address; there are no recipients then.
+func (s *Section) Recipients() ([]address.Address, error) {
+	names := []string{"To", "Cc", "Bcc"}
+	if s.Has("Resent-To") || s.Has("Resent-Cc") || s.Has("Resent-Bcc") {
+		names = []string{"Resent-To", "Resent-Cc", "Resent-Bcc"}
+	}
+	var list []address.Address
+	seen := make(map[string]bool)
+	for _, f := range s.fields {
+		if !f.named(names...) {
+			continue
+		}
+		found, err := address.ParseList(f.body())
+		if err != nil {
+			return nil, errors.New(f.Name + ": " + err.Error())
+		}
+		for _, a := range found {
+			if !seen[a.Key()] {
+				seen[a.Key()] = true
+				list = append(list, a)
+			}
+		}
+	}
+	return list, nil
+}
+
+// Drop removes all fields of these names, in any case, with their continuation
+// lines.
+func (s *Section) Drop(names ...string) {
+	var kept []Field
+	for _, f := range s.fields {
+		if !f.named(names...) {
+			kept = append(kept, f)
+		}
+	}
+	s.fields = kept
+}
+
+// Prepend adds a field before all others. Name must be a field name; value may
+// be any text: CR, LF and NUL become blanks, and it is folded at blanks to lines
+// of 78 octets where it can be (RFC 5322 §2.1.1).
+func (s *Section) Prepend(name, value string) {
+	s.fields = append([]Field{newField(name, value)}, s.fields...)
+}
+
+// Append is Prepend behind all others.
+func (s *Section) Append(name, value string) {
+	s.fields = append(s.fields[:len(s.fields):len(s.fields)], newField(name, value))
+}
+
+// Qualify completes the bare addresses in the originator and destination fields
+// (RFC 6409 §8.1) with "@domain". Every other octet stays as it is, and so does
+// a field that does not parse.
+func (s *Section) Qualify(domain string) {
+	for i, f := range s.fields {
+		if !hasAddresses(f) {
+			continue
+		}
+		body := f.body()
+		boxes, err := address.Scan(body)
+		if err != nil {
+			continue
+		}
+		colon := len(f.Raw) - len(body) - len("\r\n")
+		raw, done := []byte(nil), 0
+		for _, b := range boxes {
+			if b.Address.Domain == "" {
+				end := colon + b.LocalEnd
+				raw = append(append(append(raw, f.Raw[done:end]...), '@'), domain...)
+				done = end
+			}
+		}
+		if done > 0 {
+			s.fields[i].Raw = append(raw, f.Raw[done:]...)
+		}
+	}
+}
+
+func hasAddresses(f Field) bool {
+	return f.named("From", "Sender", "Reply-To", "To", "Cc", "Bcc", "Resent-From",
+		"Resent-Sender", "Resent-Reply-To", "Resent-To", "Resent-Cc", "Resent-Bcc")
+}
+
+// EightBit reports whether the section has octets beyond ASCII.
+func (s *Section) EightBit() bool {
+	for _, f := range s.fields {
+		for _, c := range f.Raw {
+			if c > 0x7F {
+				return true
+			}
+		}
+	}
+	return false
+}
+
+// WriteTo writes the fields and the blank line behind them.
+func (s *Section) WriteTo(w io.Writer) (int64, error) {
+	size := len("\r\n")
+	for _, f := range s.fields {
+		size += len(f.Raw)
+	}
+	out := make([]byte, 0, size)
+	for _, f := range s.fields {
+		out = append(out, f.Raw...)
+	}
+	n, err := w.Write(append(out, "\r\n"...))
+	return int64(n), err
+}
