@@ -1,0 +1,215 @@
+// Package config reads postino.toml(5): what may be written there, what holds
+// when it is not written, and what is refused. Everything in a [Config] that
+// [Parse] or [Load] returned is checked; nobody checks it again. It has more
+// than a thousand lines since each word an admin may choose is a type here, so
+// that no other package has to know how one is written.
+package config
+
+import (
+	"bytes"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"time"
+)
+
+const (
+	// maxFile bounds the configuration file, in octets. A thousand times what a
+	// person writes; more is a wrong path.
+	maxFile = 1 << 20
+	// maxMailname bounds what is read of /etc/mailname, in octets: a domain name
+	// has at most 253 and stands in the first line.
+	maxMailname = 4 << 10
+
+	mailnameFile = "/etc/mailname"
+
+	portSubmission  = 587 // RFC 6409 §3.1
+	portSubmissions = 465 // RFC 8314 §7.3
+)
+
+// Config is the content of postino.toml, with the defaults where it is silent.
+// The zero Config is not usable; start from [Default].
+type Config struct {
+	// Hostname is our name in EHLO, Received and Message-ID; Domain completes bare
+	// addresses. Both are set after Load and as written after Parse.
+	Hostname, Domain string
+	// LocalDomains are in lower case; nil when none is named.
+	LocalDomains   []string
+	MaxMessageSize Size
+	Mode           Mode
+	// Relay is the smarthost; nil when the file has no [relay] table.
+	Relay    *Relay
+	Local    Local
+	Retry    Retry
+	Timeouts Timeouts
+	Limits   Limits
+	History  History
+	Log      Log
+}
+
+// Relay is the smarthost and how it is spoken to.
+type Relay struct {
+	// Host holds exactly one name or IP address in this version.
+	Host Hosts
+	// Port is never 0 after Parse: what is not written follows from TLS.
+	Port int
+	TLS  TLSPolicy
+	// CAFile holds the certificates to trust, PEM; empty means the system's.
+	CAFile string
+	TLSMin TLSVersion
+	Auth   AuthMethod
+	// Username, and at most one of the four sources of its password; see Secret.
+	Username        string
+	Password        Secret
+	PasswordFile    string
+	PasswordCommand []string
+	Credential      string
+	// MaxConnections are open at once; each is closed after
+	// MessagesPerConnection transactions.
+	MaxConnections, MessagesPerConnection int
+}
+
+// Hosts are names or IP addresses, in the order to try them.
+type Hosts []string
+
+// Local is what happens to mail for LocalDomains that no alias takes.
+type Local struct{ Deliver LocalDelivery }
+
+// Retry is the schedule of attempts: the first wait, the longest wait, and the
+// age at which a message is given up (RFC 5321 §4.5.4.1). First ≤ Max ≤ Lifetime.
+type Retry struct{ First, Max, Lifetime Duration }
+
+// Timeouts bound each wait of an SMTP client (RFC 5321 §4.5.3.2).
+type Timeouts struct {
+	Connect, Greeting Duration
+	// Command is for the reply to EHLO, STARTTLS, AUTH, MAIL, RCPT, DATA and RSET.
+	Command Duration
+	// Data is for one write of content, Dot for the reply to its end.
+	Data, Dot Duration
+}
+
+// Limits bound what one submission may ask for and what users may see.
+type Limits struct {
+	// MaxRecipients of one message.
+	MaxRecipients int
+	Mailq         MailqPolicy
+}
+
+// History says how long finished messages can be traced, and how much room
+// their records may take.
+type History struct {
+	Keep    Duration
+	MaxSize Size
+}
+
+// Log is the form of log lines and where they go.
+type Log struct {
+	Format LogFormat
+	To     LogTarget
+}
+
+// Default is what holds when the file says nothing.
+func Default() *Config {
+	return &Config{
+		MaxMessageSize: 50 << 20,
+		Mode:           Deliver,
+		Local:          Local{Deliver: LocalNone},
+		Retry:          Retry{First: minutes(5), Max: hours(4), Lifetime: 5 * day},
+		Timeouts: Timeouts{
+			Connect:  Duration(30 * time.Second),
+			Greeting: minutes(5),
+			Command:  minutes(5),
+			Data:     minutes(3),
+			Dot:      minutes(10),
+		},
+		Limits:  Limits{MaxRecipients: 1000, Mailq: MailqOwn},
+		History: History{Keep: 30 * day, MaxSize: 50 << 20},
+		Log:     Log{Format: LogText, To: LogAuto},
+	}
+}
+
+// defaultRelay is what holds for the keys that a [relay] table leaves out.
+func defaultRelay() *Relay {
+	return &Relay{
+		TLS:                   StartTLS,
+		TLSMin:                tls.VersionTLS12,
+		Auth:                  AuthAuto,
+		MaxConnections:        4,
+		MessagesPerConnection: 100,
+	}
+}
+
+// Load reads the file at path, of at most 1 MiB; a missing file is an empty one.
+// It then fills in Hostname (the kernel's) and Domain (the first word of
+// /etc/mailname, else Hostname) where the file does not name them.
+func Load(path string) (*Config, error) {
+	f, err := os.Open(path)
+	var data []byte
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+	case err != nil:
+		return nil, err
+	default:
+		defer f.Close()
+		if data, err = readAtMost(f, maxFile); err != nil {
+			return nil, err
+		}
+	}
+	c, err := Parse(path, data)
+	if err != nil {
+		return nil, err
+	}
+	if c.Hostname == "" {
+		c.Hostname = systemHostname()
+	}
+	if c.Domain == "" {
+		c.Domain = mailname(mailnameFile)
+	}
+	if c.Domain == "" {
+		c.Domain = c.Hostname
+	}
+	return c, nil
+}
+
+// systemHostname is the kernel's name for this machine, as it is.
+func systemHostname() string {
+	if name, err := os.Hostname(); err == nil && name != "" {
+		return name
+	}
+	return "localhost"
+}
+
+// mailname is the first word of the file at path, or "" when there is none that
+// could be a domain. The file belongs to the system, not to us, so a bad one is
+// passed over.
+func mailname(path string) string {
+	f, err := os.Open(path)
+	if err != nil {
+		return ""
+	}
+	defer f.Close()
+	data, err := io.ReadAll(io.LimitReader(f, maxMailname))
+	if err != nil {
+		return ""
+	}
+	words := bytes.Fields(data)
+	if len(words) == 0 || !isDomain(string(words[0])) {
+		return ""
+	}
+	return string(words[0])
+}
+
+// readAtMost reads f to its end and refuses more than limit octets.
+func readAtMost(f *os.File, limit int64) ([]byte, error) {
+	data, err := io.ReadAll(io.LimitReader(f, limit+1))
+	if err != nil {
+		return nil, err
+	}
+	if int64(len(data)) > limit {
+		return nil, fmt.Errorf("%s is larger than %v: is it the right file?", f.Name(), Size(limit))
+	}
+	return data, nil
+}

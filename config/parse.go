@@ -1,0 +1,221 @@
+package config
+
+import (
+	"bytes"
+	"cmp"
+	"errors"
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+	"unicode/utf8"
+
+	"github.com/BurntSushi/toml"
+)
+
+// maxProblems bounds what one reading of the file reports: a screen, and the
+// rest is mostly a consequence.
+const maxProblems = 5
+
+// Parse reads the text of a file called name. It opens no file and asks for no
+// host name: Hostname and Domain stay as written. The error holds up to five
+// lines, each with name, line and column (both from 1, the column in octets).
+func Parse(name string, data []byte) (*Config, error) {
+	data = bytes.TrimPrefix(data, []byte("\xef\xbb\xbf"))
+	if bytes.HasPrefix(data, []byte("\xff\xfe")) || bytes.HasPrefix(data, []byte("\xfe\xff")) {
+		return nil, fmt.Errorf("%s:1:1: not UTF-8: save it as UTF-8", name)
+	}
+	r := reader{src: string(data), config: Default(), at: map[string]int{}}
+	if _, err := toml.Decode(r.src, &r.tree); err != nil {
+		return nil, syntaxError(name, r.src, err)
+	}
+	if _, isTable := r.tree["relay"].(map[string]any); isTable {
+		r.config.Relay = defaultRelay()
+	}
+	r.read()
+	if len(r.problems) == 0 {
+		r.check()
+	}
+	if len(r.problems) > 0 {
+		return nil, r.report(name)
+	}
+	if relay := r.config.Relay; relay != nil && relay.Port == 0 {
+		relay.Port = portSubmission
+		if relay.TLS == Implicit {
+			relay.Port = portSubmissions
+		}
+	}
+	return r.config, nil
+}
+
+// syntaxError is what the TOML decoder said, in our form. What it said about a
+// password may hold a part of it. Of its position only the offset is sure: its
+// column is wrong at the start of a line.
+func syntaxError(name, src string, err error) error {
+	var parse toml.ParseError
+	if !errors.As(err, &parse) {
+		return fmt.Errorf("%s: %w", name, err)
+	}
+	message := strings.TrimSuffix(parse.Message, ".")
+	if after, ok := strings.CutPrefix(message, "Key "); ok {
+		message = "key " + after
+	}
+	if strings.HasSuffix(parse.LastKey, "password") {
+		message = "not a TOML value: write the password in quotes"
+	}
+	if parse.LastKey != "" {
+		message = parse.LastKey + ": " + message
+	}
+	message = strings.Map(func(c rune) rune {
+		if isControl(c) { // the decoder repeats them from the file
+			return utf8.RuneError
+		}
+		return c
+	}, message)
+	return fmt.Errorf("%s: %s", place(name, src, parse.Position.Start), message)
+}
+
+// place is name:line:column of the offset in src.
+func place(name, src string, offset int) string {
+	before := src[:min(max(offset, 0), len(src))]
+	line := strings.Count(before, "\n") + 1
+	return fmt.Sprintf("%s:%d:%d", name, line, len(before)-strings.LastIndex(before, "\n"))
+}
+
+// problem is one refusal and the offset it is about; -1 when it is about
+// nothing that is written.
+type problem struct {
+	offset  int
+	message string
+}
+
+// reader turns the decoded tree into a Config, in the order of the source, so
+// that the same file always gives the same errors.
+type reader struct {
+	src      string
+	tree     map[string]any
+	config   *Config
+	at       map[string]int // key → offset of its value, of a table its first mention
+	problems []problem
+}
+
+func (r *reader) fail(offset int, format string, args ...any) {
+	r.problems = append(r.problems, problem{offset, fmt.Sprintf(format, args...)})
+}
+
+// read assigns every entry of the source or refuses it.
+func (r *reader) read() {
+	settings := map[string]setting{}
+	for _, s := range r.config.settings() {
+		settings[s.key] = s
+	}
+	tables := tableNames()
+	var refused []string
+	for _, e := range scan(r.src) {
+		key := e.path.String()
+		if len(e.path) > 1 {
+			r.remember(e.path[:1].String(), e.key)
+		}
+		r.remember(key, e.value)
+		if slices.ContainsFunc(refused, func(table string) bool { return isBelow(key, table) }) {
+			continue // said once
+		}
+		before := len(r.problems)
+		if s, known := settings[key]; known {
+			if err := s.assign(lookup(r.tree, e.path)); err != nil {
+				r.fail(e.value, "%s: %v", key, err)
+			}
+		} else if slices.Contains(tables, key) {
+			if _, ok := lookup(r.tree, e.path).(map[string]any); !ok {
+				r.fail(e.key, "%s: not a table: write [%s], once", key, key)
+			}
+		} else {
+			key = r.refuse(e)
+		}
+		if len(r.problems) > before {
+			refused = append(refused, key)
+		}
+		if len(r.problems) == maxProblems {
+			return
+		}
+	}
+}
+
+// remember keeps the first offset of key.
+func (r *reader) remember(key string, offset int) {
+	if _, known := r.at[key]; !known {
+		r.at[key] = offset
+	}
+}
+
+// refuse reports a key that is not in this version and returns what it named:
+// the key, or the table that makes everything in it wrong.
+func (r *reader) refuse(e entry) string {
+	for i := range e.path {
+		if key := e.path[:i+1].String(); slices.Contains(later, key) {
+			r.fail(e.key, "%q is not supported by this version: remove it", key)
+			return key
+		}
+	}
+	key := e.path[:1].String()
+	if slices.Contains(tableNames(), key) || slices.Contains(keyNames(), key) {
+		key = e.path.String()
+	}
+	hint := ""
+	if near := suggest(key); near != "" {
+		hint = fmt.Sprintf(": did you mean %q?", near)
+	}
+	r.fail(e.key, "unknown key %s%s", quote(key), hint)
+	return key
+}
+
+// report is the first problems in the order of the file, a line each.
+func (r *reader) report(name string) error {
+	slices.SortStableFunc(r.problems, func(a, b problem) int { return cmp.Compare(a.offset, b.offset) })
+	var errs []error
+	for _, p := range r.problems[:min(len(r.problems), maxProblems)] {
+		where := name
+		if p.offset >= 0 {
+			where = place(name, r.src, p.offset)
+		}
+		errs = append(errs, fmt.Errorf("%s: %s", where, p.message))
+	}
+	return errors.Join(errs...)
+}
+
+// lookup finds the value at path; nil where there is none or where tables of a
+// list are on the way.
+func lookup(tree map[string]any, path toml.Key) any {
+	var v any = tree
+	for _, name := range path {
+		table, _ := v.(map[string]any)
+		v = table[name]
+	}
+	return v
+}
+
+// isBelow reports whether key is table or a key in it.
+func isBelow(key, table string) bool {
+	return key == table || strings.HasPrefix(key, table+".")
+}
+
+// keyNames are all keys of this version, whether there is a relay or not.
+func keyNames() []string {
+	all := Config{Relay: &Relay{}}
+	var names []string
+	for _, s := range all.settings() {
+		names = append(names, s.key)
+	}
+	return names
+}
+
+// tableNames are the tables that the keys of this version stand in.
+func tableNames() []string {
+	tables := map[string]bool{}
+	for _, key := range keyNames() {
+		if table, _, ok := strings.Cut(key, "."); ok {
+			tables[table] = true
+		}
+	}
+	return slices.Sorted(maps.Keys(tables))
+}

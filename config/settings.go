@@ -1,0 +1,156 @@
+package config
+
+import (
+	"encoding"
+	"errors"
+	"fmt"
+	"strings"
+)
+
+// setting is one key that may be written.
+type setting struct {
+	key string // with its table
+	dst any    // a pointer into the Config
+	// min and max bound a whole number.
+	min, max int64
+}
+
+// settings are the keys of this version, in the order of the manual, those of
+// the relay only when there is one. Reading, writing and suggestions all go by
+// this list.
+func (c *Config) settings() []setting {
+	list := []setting{
+		{key: "hostname", dst: &c.Hostname},
+		{key: "domain", dst: &c.Domain},
+		{key: "local_domains", dst: &c.LocalDomains},
+		{key: "max_message_size", dst: &c.MaxMessageSize},
+		{key: "mode", dst: &c.Mode},
+	}
+	if c.Relay != nil {
+		list = append(list, c.Relay.settings()...)
+	}
+	return append(list, []setting{
+		{key: "local.deliver", dst: &c.Local.Deliver},
+		{key: "retry.first", dst: &c.Retry.First},
+		{key: "retry.max", dst: &c.Retry.Max},
+		{key: "retry.lifetime", dst: &c.Retry.Lifetime},
+		{key: "timeouts.connect", dst: &c.Timeouts.Connect},
+		{key: "timeouts.greeting", dst: &c.Timeouts.Greeting},
+		{key: "timeouts.command", dst: &c.Timeouts.Command},
+		{key: "timeouts.data", dst: &c.Timeouts.Data},
+		{key: "timeouts.dot", dst: &c.Timeouts.Dot},
+		{key: "limits.max_recipients", dst: &c.Limits.MaxRecipients, min: 1, max: 100000},
+		{key: "limits.mailq", dst: &c.Limits.Mailq},
+		{key: "history.keep", dst: &c.History.Keep},
+		{key: "history.max_size", dst: &c.History.MaxSize},
+		{key: "log.format", dst: &c.Log.Format},
+		{key: "log.to", dst: &c.Log.To},
+	}...)
+}
+
+func (r *Relay) settings() []setting {
+	return []setting{
+		{key: "relay.host", dst: &r.Host},
+		{key: "relay.port", dst: &r.Port, max: 65535},
+		{key: "relay.tls", dst: &r.TLS},
+		{key: "relay.ca_file", dst: &r.CAFile},
+		{key: "relay.tls_min", dst: &r.TLSMin},
+		{key: "relay.auth", dst: &r.Auth},
+		{key: "relay.username", dst: &r.Username},
+		{key: "relay.password", dst: &r.Password},
+		{key: "relay.password_file", dst: &r.PasswordFile},
+		{key: "relay.password_command", dst: &r.PasswordCommand},
+		{key: "relay.credential", dst: &r.Credential},
+		{key: "relay.max_connections", dst: &r.MaxConnections, min: 1, max: 100},
+		{key: "relay.messages_per_connection", dst: &r.MessagesPerConnection, min: 1, max: 10000},
+	}
+}
+
+// later are the keys and tables whose meaning is settled and which this version
+// lacks. They are refused like a slip, but told apart from one.
+var later = []string{
+	"redirect_to", "bounce_to",
+	"relay.preset", "relay.tls_pin", "relay.cert_file", "relay.key_file",
+	"relay.rate", "relay.source_address", "relay.proxy", "relay.oauth",
+	"route", "mx", "from", "aliases",
+	"retry.warn_after",
+	"dkim", "smtp", "metrics",
+	"limits.per_uid", "limits.recipients_per_uid", "limits.allow_from",
+}
+
+// assign sets s from a value as the TOML decoder gives it. The error does not
+// name the key, and never holds the value of a password.
+func (s setting) assign(v any) error {
+	var ok bool
+	switch dst := s.dst.(type) {
+	case *string:
+		if *dst, ok = v.(string); !ok {
+			return errors.New(`not text: write it in quotes`)
+		}
+		return checkText(*dst)
+	case *Secret:
+		text, ok := v.(string)
+		if !ok {
+			return errors.New(`not text: write it in quotes`)
+		}
+		if text == hidden {
+			return fmt.Errorf("%q only stands where a password is not shown: write the password itself", hidden)
+		}
+		*dst = Secret(text)
+		return checkText(text)
+	case *int:
+		n, ok := v.(int64)
+		if !ok || n < s.min || n > s.max {
+			return fmt.Errorf("want a whole number from %d to %d", s.min, s.max)
+		}
+		*dst = int(n)
+	case *[]string:
+		return assignList(dst, v)
+	case *Hosts:
+		if one, ok := v.(string); ok {
+			v = []any{one}
+		}
+		return assignList((*[]string)(dst), v)
+	case encoding.TextUnmarshaler:
+		switch v.(type) {
+		case string, int64, bool: // of the last two the type says what is wrong with it
+			return dst.UnmarshalText(fmt.Append(nil, v))
+		}
+		return errors.New(`not text: write it in quotes`)
+	}
+	return nil
+}
+
+// assignList sets *dst to a list of strings; an empty list is nil.
+func assignList(dst *[]string, v any) error {
+	values, ok := v.([]any)
+	if !ok {
+		return errors.New(`not a list: write ["…", "…"]`)
+	}
+	*dst = nil
+	for _, v := range values {
+		text, ok := v.(string)
+		if !ok || text == "" {
+			return errors.New(`not a list of texts: write ["…", "…"]`)
+		}
+		if err := checkText(text); err != nil {
+			return err
+		}
+		*dst = append(*dst, text)
+	}
+	return nil
+}
+
+// checkText refuses what no name, path or password has, and what could end a
+// line of the protocol or of the log.
+func checkText(s string) error {
+	if hasControl(s) {
+		return errors.New("a control character in it: remove it")
+	}
+	return nil
+}
+
+func hasControl(s string) bool { return strings.ContainsFunc(s, isControl) }
+
+// isControl: C0, DEL and C1.
+func isControl(c rune) bool { return c < ' ' || c >= 0x7f && c < 0xa0 }

@@ -1,0 +1,168 @@
+package config
+
+import (
+	"crypto/tls"
+	"fmt"
+	"slices"
+	"strconv"
+	"strings"
+	"unicode/utf8"
+)
+
+// Mode says what becomes of accepted mail.
+type Mode string
+
+const (
+	Deliver Mode = "deliver" // send it
+	Hold    Mode = "hold"    // accept it and send nothing until the mode changes
+	Capture Mode = "capture" // keep it for reading and never send it
+)
+
+// UnmarshalText refuses what is not a mode.
+func (m *Mode) UnmarshalText(b []byte) error {
+	return choose(m, b, "a mode", []Mode{Deliver, Hold, Capture}, "redirect")
+}
+
+// TLSPolicy says how a connection to the relay is protected.
+type TLSPolicy string
+
+const (
+	StartTLS      TLSPolicy = "starttls"      // STARTTLS or nothing is sent; certificate verified (RFC 3207)
+	Implicit      TLSPolicy = "implicit"      // TLS from the first octet; certificate verified (RFC 8314 §3.3)
+	Opportunistic TLSPolicy = "opportunistic" // STARTTLS where offered, nothing verified (RFC 7435)
+	NoTLS         TLSPolicy = "none"          // never TLS
+)
+
+// UnmarshalText refuses what is not a TLS policy.
+func (p *TLSPolicy) UnmarshalText(b []byte) error {
+	return choose(p, b, "a TLS policy", []TLSPolicy{StartTLS, Implicit, Opportunistic, NoTLS})
+}
+
+// TLSVersion is the number crypto/tls gives a version of TLS.
+type TLSVersion uint16
+
+// UnmarshalText takes "1.2" or "1.3"; RFC 8996 retired what came before.
+func (v *TLSVersion) UnmarshalText(b []byte) error {
+	switch string(b) {
+	case "1.2":
+		*v = tls.VersionTLS12
+	case "1.3":
+		*v = tls.VersionTLS13
+	default:
+		return fmt.Errorf(`%s is not a TLS version to rely on: write "1.2" or "1.3"`, quote(string(b)))
+	}
+	return nil
+}
+
+func (v TLSVersion) String() string {
+	return strings.TrimPrefix(tls.VersionName(uint16(v)), "TLS ")
+}
+
+// AuthMethod is a SASL mechanism, or how to come by one.
+type AuthMethod string
+
+const (
+	AuthAuto  AuthMethod = "auto"  // the best mechanism the relay offers, when there are credentials
+	AuthPlain AuthMethod = "plain" // RFC 4616
+	AuthLogin AuthMethod = "login" // the old one, without an RFC
+	AuthNone  AuthMethod = "none"  // no AUTH, whatever is offered
+)
+
+// UnmarshalText refuses what is not a mechanism this version knows.
+func (a *AuthMethod) UnmarshalText(b []byte) error {
+	return choose(a, b, "an authentication mechanism",
+		[]AuthMethod{AuthAuto, AuthPlain, AuthLogin, AuthNone},
+		"cram-md5", "scram-sha-256", "xoauth2", "oauthbearer", "external")
+}
+
+// LocalDelivery says where mail for local domains rests.
+type LocalDelivery string
+
+// LocalNone is nowhere: it goes on like any other mail.
+const LocalNone LocalDelivery = "none"
+
+// UnmarshalText takes the only word there is in this version.
+func (l *LocalDelivery) UnmarshalText(b []byte) error {
+	return choose(l, b, "", []LocalDelivery{LocalNone}, string(b))
+}
+
+// MailqPolicy says whose mail an ordinary user sees in the queue.
+type MailqPolicy string
+
+const (
+	MailqOwn MailqPolicy = "own" // addresses and reasons of the user's own mail alone
+	MailqAll MailqPolicy = "all" // everybody's
+)
+
+// UnmarshalText refuses what is not a policy for mailq.
+func (m *MailqPolicy) UnmarshalText(b []byte) error {
+	return choose(m, b, "a policy for mailq", []MailqPolicy{MailqOwn, MailqAll})
+}
+
+// LogFormat is the form of a log line.
+type LogFormat string
+
+const (
+	LogText LogFormat = "text" // key=value
+	LogJSON LogFormat = "json" // one object a line
+)
+
+// UnmarshalText refuses what is not a log format.
+func (l *LogFormat) UnmarshalText(b []byte) error {
+	return choose(l, b, "a log format", []LogFormat{LogText, LogJSON}, "postfix")
+}
+
+// LogTarget is where log lines go. In this version both mean standard error.
+type LogTarget string
+
+const (
+	LogAuto   LogTarget = "auto"
+	LogStderr LogTarget = "stderr"
+)
+
+// UnmarshalText refuses every other target as one that is still to come.
+func (l *LogTarget) UnmarshalText(b []byte) error {
+	return choose(l, b, "", []LogTarget{LogAuto, LogStderr}, string(b))
+}
+
+// choose sets *dst to the word b when it is one of words. The refusal says what
+// b is not, or, for the words in later, that this version lacks it.
+func choose[T ~string](dst *T, b []byte, what string, words []T, later ...string) error {
+	if w := T(b); slices.Contains(words, w) {
+		*dst = w
+		return nil
+	}
+	if slices.Contains(later, string(b)) {
+		return fmt.Errorf("%s is not supported by this version: write %s", quote(string(b)), either(words))
+	}
+	return fmt.Errorf("%s is not %s: write %s", quote(string(b)), what, either(words))
+}
+
+// either lists words as a person would: "a", "b" or "c".
+func either[T ~string](words []T) string {
+	quoted := make([]string, len(words))
+	for i, w := range words {
+		quoted[i] = strconv.Quote(string(w))
+	}
+	last := len(quoted) - 1
+	if last == 0 {
+		return quoted[0]
+	}
+	return strings.Join(quoted[:last], ", ") + " or " + quoted[last]
+}
+
+// maxQuoted bounds, in octets, what an error repeats of the file: a line of a
+// terminal holds no more.
+const maxQuoted = 60
+
+// quote is s for an error message: quoted, no control characters, cut short.
+func quote(s string) string {
+	if len(s) > maxQuoted {
+		cut := maxQuoted
+		for cut > 0 && !utf8.RuneStart(s[cut]) {
+			cut--
+		}
+		s = s[:cut] + "…"
+	}
+	return strconv.Quote(s)
+}
