@@ -1,0 +1,82 @@
+package spool
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"os"
+
+	bolt "go.etcd.io/bbolt"
+)
+
+// Check reads the whole spool and reports everything that the state table does
+// not allow: damaged pages and records, content that is missing, damaged or
+// nobody's, settled messages in the queue and unsettled ones in history. Nothing
+// may be written meanwhile.
+func (s *Spool) Check() error {
+	var found []error
+	report := func(format string, args ...any) { found = append(found, fmt.Errorf(format, args...)) }
+	err := s.db.View(func(tx *bolt.Tx) error {
+		for err := range tx.Check() {
+			report("%s: %w", dbFile, err)
+		}
+		for _, bucket := range [][]byte{bucketContent, bucketAttempt} {
+			c := tx.Bucket(bucket).Cursor()
+			for k, _ := c.First(); k != nil; k, _ = c.Next() {
+				if tx.Bucket(bucketMessage).Get(k[:8]) == nil && tx.Bucket(bucketHistory).Get(k[:8]) == nil {
+					report("%s: %s without a message", keyID(k), bucket)
+				}
+			}
+		}
+		return nil
+	})
+	if err != nil {
+		return err
+	}
+	for m, err := range s.Queue() {
+		switch {
+		case err != nil:
+			report("%w", err)
+		case m.Settled():
+			report("%s: settled and in the queue", m.ID)
+		default:
+			found = append(found, s.checkContent(m))
+		}
+	}
+	for m, err := range s.History() {
+		switch {
+		case err != nil:
+			report("%w", err)
+		case !m.Settled():
+			report("%s: unsettled and in the history", m.ID)
+		case m.Captured:
+			found = append(found, s.checkContent(m))
+		}
+	}
+	files, err := os.ReadDir(s.path(contentDir))
+	if err != nil {
+		return err
+	}
+	for _, f := range files {
+		id, err := ParseID(f.Name())
+		if err == nil {
+			_, err = s.Message(id)
+		}
+		if err != nil {
+			report("%s/%s: nobody's: %w", contentDir, f.Name(), err)
+		}
+	}
+	return errors.Join(found...)
+}
+
+func (s *Spool) checkContent(m *Message) error {
+	r, err := s.Content(m)
+	if err != nil {
+		return fmt.Errorf("%s: %w", m.ID, err)
+	}
+	defer r.Close()
+	if _, err := io.Copy(io.Discard, r); err != nil {
+		return fmt.Errorf("%s: %w", m.ID, err)
+	}
+	return nil
+}

@@ -1,0 +1,42 @@
+package spool
+
+import (
+	"encoding/binary"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"hash/crc32"
+)
+
+// Values of the message, attempt and history buckets are JSON behind a CRC-32C,
+// because bbolt has no checksum on its data pages.
+
+var errRecord = errors.New("damaged record: its checksum does not match")
+
+func encode(v any) ([]byte, error) {
+	text, err := json.Marshal(v)
+	if err != nil {
+		return nil, err
+	}
+	b := make([]byte, 4, 4+len(text))
+	binary.BigEndian.PutUint32(b, crc32.Checksum(text, castagnoli))
+	return append(b, text...), nil
+}
+
+func decode(b []byte, v any) error {
+	if len(b) < 4 || binary.BigEndian.Uint32(b) != crc32.Checksum(b[4:], castagnoli) {
+		return errRecord
+	}
+	if err := json.Unmarshal(b[4:], v); err != nil {
+		return fmt.Errorf("damaged record: %w", err)
+	}
+	return nil
+}
+
+func decodeMessage(b []byte) (*Message, error) {
+	m := new(Message)
+	if err := decode(b, m); err != nil {
+		return nil, err
+	}
+	return m, nil
+}

@@ -1,0 +1,115 @@
+package spool
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"strings"
+
+	bolt "go.etcd.io/bbolt"
+	berrors "go.etcd.io/bbolt/errors"
+	"golang.org/x/sys/unix"
+)
+
+// maxGroup is how many operations share one transaction at most. With 64 KiB of
+// content each that is 16 MiB of dirty pages.
+const maxGroup = 256
+
+// op is one change of the spool. do must find out whether it can be done before
+// it writes anything, since the operations of a group share a transaction.
+type op struct {
+	do    func(*bolt.Tx) error
+	after func() // called when do is on disk; may be nil
+	done  chan error
+}
+
+// update has do run in a transaction and returns when that is on disk. after is
+// called in between, in the order of the commits.
+func (s *Spool) update(do func(*bolt.Tx) error, after func()) error {
+	o := &op{do: do, after: after, done: make(chan error, 1)}
+	s.ops <- o
+	return <-o.done
+}
+
+// writer is the one goroutine that writes. It takes everything that waits as
+// soon as it is free: a lone caller waits for nobody, and many share one sync.
+// (bbolt's Batch waits for a timer instead, 10 ms for a lone caller.)
+func (s *Spool) writer() {
+	defer close(s.writerDone)
+	for first := range s.ops {
+		group := []*op{first}
+	take:
+		for len(group) < maxGroup {
+			select {
+			case o, ok := <-s.ops:
+				if !ok {
+					break take
+				}
+				group = append(group, o)
+			default:
+				break take
+			}
+		}
+		s.commit(group)
+	}
+}
+
+func (s *Spool) commit(group []*op) {
+	select {
+	case <-s.fence:
+		finish(group, ErrFenced)
+		return
+	default:
+	}
+	var refused error
+	err := s.db.Update(func(tx *bolt.Tx) error {
+		for _, o := range group {
+			if refused = o.do(tx); refused != nil {
+				return refused
+			}
+		}
+		return nil
+	})
+	switch {
+	case refused != nil && len(group) > 1:
+		// One of them cannot be done: the others must not suffer from it.
+		for _, o := range group {
+			s.commit([]*op{o})
+		}
+		return
+	case refused != nil:
+		err = refused
+	case err != nil && cleanRefusal(err):
+		err = fmt.Errorf("%w: %w", ErrNoSpace, err)
+	case err != nil:
+		close(s.fence)
+		err = fmt.Errorf("%w: %w", ErrFenced, err)
+	}
+	finish(group, err)
+}
+
+func finish(group []*op, err error) {
+	for _, o := range group {
+		if err == nil && o.after != nil {
+			o.after()
+		}
+		o.done <- err
+	}
+}
+
+// cleanRefusal reports whether a failed commit is known to have changed nothing:
+// no room was found while pages were written or the file grown, before any sync.
+// After anything else, above all a failed fdatasync, the kernel may have dropped
+// pages that it will not report again, and to go on would lose mail.
+func cleanRefusal(err error) bool {
+	if errors.Is(err, berrors.ErrMaxSizeReached) {
+		return true
+	}
+	noRoom := errors.Is(err, unix.ENOSPC) || errors.Is(err, unix.EDQUOT) || errors.Is(err, unix.EFBIG)
+	var path *fs.PathError
+	if noRoom && errors.As(err, &path) && path.Op == "write" {
+		return true
+	}
+	// bbolt wraps a failed ftruncate as text alone.
+	return strings.HasPrefix(err.Error(), "file resize error")
+}

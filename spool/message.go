@@ -1,0 +1,167 @@
+package spool
+
+import (
+	"io"
+	"time"
+
+	"postino/spool/address"
+)
+
+// Message is what the spool knows of one message, its content apart.
+type Message struct {
+	ID         ID           `json:"id"`
+	Submission SubmissionID `json:"submission,omitzero"`
+	Arrived    time.Time    `json:"arrived"`
+	// Sender is the reverse-path; the zero Address is the null one.
+	Sender     address.Address `json:"sender"`
+	Recipients []Recipient     `json:"recipients"`
+	Origin     Origin          `json:"origin"`
+	// Return and EnvelopeID are the DSN parameters RET and ENVID (RFC 3461), the
+	// latter decoded; empty when the submitter gave none.
+	Return     string `json:"return,omitempty"`
+	EnvelopeID string `json:"envid,omitempty"`
+	// Size is the content's length in octets, line ends counted as CRLF.
+	Size int64 `json:"size"`
+	// EightBit: octets above 127 in the content. UTF8: the header section or the
+	// envelope needs SMTPUTF8 (RFC 6531).
+	EightBit bool `json:"eightbit,omitempty"`
+	UTF8     bool `json:"utf8,omitempty"`
+	// MessageID, Subject and From are copied from the header section so that a
+	// person can find the message.
+	MessageID string `json:"message_id,omitempty"`
+	Subject   string `json:"subject,omitempty"`
+	From      string `json:"from,omitempty"`
+	// Held is why nothing is attempted until somebody releases the message; empty
+	// when it is not held.
+	Held string `json:"held,omitempty"`
+
+	Content Content `json:"content"`
+	// Attempts counts the attempts recorded so far, whoever they were for.
+	Attempts int `json:"attempts,omitempty"`
+	// Finished is when the last recipient was settled; zero while one is not.
+	Finished time.Time `json:"finished,omitzero"`
+	// Captured says that the content is kept for reading after the end.
+	Captured bool `json:"captured,omitempty"`
+}
+
+// Content says where a message's content rests and what it must hash to.
+type Content struct {
+	// File: in content/<ID>, not in the database.
+	File bool `json:"file,omitempty"`
+	// Sum is the CRC-32C of the content. It finds damage, not forgery: who can
+	// write the spool can write the sum.
+	Sum uint32 `json:"sum"`
+}
+
+// Origin is who handed a message in, as the kernel says it.
+type Origin struct {
+	Via Via `json:"via"`
+	UID int `json:"uid"`
+	// PID and Program are the submitting process's parent, which is the caller of
+	// sendmail; 0 and "" when unknown, as for drop files.
+	PID     int    `json:"pid,omitempty"`
+	Program string `json:"program,omitempty"`
+}
+
+// Via is the carrier a submission came by.
+type Via string
+
+// The carriers.
+const (
+	ViaSocket Via = "socket"
+	ViaDrop   Via = "drop"
+	ViaStdio  Via = "bs"
+	ViaTCP    Via = "tcp"
+	ViaDSN    Via = "dsn"
+)
+
+// Status is the state of a recipient (see the state table in architecture(7)).
+type Status string
+
+// The states of a recipient. Queued and Deferred are unsettled.
+const (
+	Queued    Status = "queued"
+	Deferred  Status = "deferred"
+	Delivered Status = "delivered" // in a mailbox, or captured
+	Relayed   Status = "relayed"   // the next hop answers for it now
+	Expanded  Status = "expanded"  // replaced by other recipients
+	Failed    Status = "failed"
+)
+
+// Settled reports whether a recipient in this state needs no further attempt.
+func (s Status) Settled() bool { return s != Queued && s != Deferred }
+
+// Recipient is one recipient of a message and what became of it.
+type Recipient struct {
+	Address address.Address `json:"address"`
+	Status  Status          `json:"status"`
+	// Attempts counts the attempts made for this recipient.
+	Attempts int `json:"attempts"`
+	// Next is the earliest time of the next attempt; zero is at once.
+	Next time.Time `json:"next,omitzero"`
+	// Reply is the last outcome; the zero Reply before the first attempt.
+	Reply Reply `json:"reply"`
+	// Notify and Original are the DSN parameters NOTIFY and ORCPT (RFC 3461).
+	Notify   []string `json:"notify,omitempty"`
+	Original string   `json:"original,omitempty"`
+}
+
+// Settled reports whether all recipients are.
+func (m *Message) Settled() bool {
+	for i := range m.Recipients {
+		if !m.Recipients[i].Status.Settled() {
+			return false
+		}
+	}
+	return true
+}
+
+// Next returns when m is due: the earliest Next of its unsettled recipients.
+// The second result is false when there is nothing to attempt.
+func (m *Message) Next() (time.Time, bool) {
+	var next time.Time
+	found := false
+	for i := range m.Recipients {
+		r := &m.Recipients[i]
+		if r.Status.Settled() {
+			continue
+		}
+		if !found || r.Next.Before(next) {
+			next, found = r.Next, true
+		}
+	}
+	return next, found && m.Held == ""
+}
+
+// Attempt is one attempt to deliver a message to some of its recipients.
+type Attempt struct {
+	At   time.Time     `json:"at"`
+	Took time.Duration `json:"took"`
+	// Hop is the next hop as the route names it: "relay smtp.example.net:587".
+	Hop string `json:"hop"`
+	TLS string `json:"tls,omitempty"`
+	// Outcomes has one entry for each recipient attempted.
+	Outcomes []Outcome `json:"outcomes"`
+	// Keep: the content is to be kept for reading when the message is finished.
+	Keep bool `json:"-"`
+}
+
+// Outcome is what an Attempt did to one recipient.
+type Outcome struct {
+	// Recipient is an index into Message.Recipients.
+	Recipient int       `json:"recipient"`
+	Status    Status    `json:"status"`
+	Next      time.Time `json:"next,omitzero"`
+	Reply     Reply     `json:"reply"`
+}
+
+// Batch is the work of one attempt: a message and those of its recipients that
+// have the same next hop.
+type Batch struct {
+	Message *Message
+	// Recipients are indices into Message.Recipients.
+	Recipients []int
+	// Open opens the content, whose checksum is verified while it is read: a read
+	// error other than io.EOF must never end as a complete message at the remote.
+	Open func() (io.ReadCloser, error)
+}
