@@ -1,0 +1,122 @@
+// Package submit is the runner's side of a submission: SMTP sessions on the unix
+// socket and sessions recorded in drop files, all ending as messages in the
+// spool. It is the only package with the go-smtp server.
+package submit
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/emersion/go-smtp"
+
+	"postino/spool"
+)
+
+// Policy is what the configuration says about submissions.
+type Policy struct {
+	Hostname string // in Received and Message-ID, and the server's own name
+	Domain   string // completes bare names and @localhost
+	// MaxMessageSize is in octets, MaxRecipients counts those of one message.
+	MaxMessageSize int64
+	MaxRecipients  int
+}
+
+// writeTimeout bounds how long a client may leave a reply unread.
+const writeTimeout = 60 * time.Second
+
+// Server takes submissions into a spool.
+type Server struct {
+	spool  *spool.Spool
+	policy atomic.Pointer[Policy]
+	log    *slog.Logger
+	smtp   *smtp.Server
+	drops  *handover // carries drop files to smtp
+
+	mu      sync.Mutex
+	closing bool           // guarded by mu
+	active  sync.WaitGroup // transactions that may write to the spool
+}
+
+// New returns a Server that takes nothing yet: see Serve and Drops.
+func New(s *spool.Spool, p Policy, log *slog.Logger) *Server {
+	srv := &Server{spool: s, log: log, drops: newHandover()}
+	srv.SetPolicy(p)
+	srv.smtp = smtp.NewServer(smtp.BackendFunc(srv.newSession))
+	srv.smtp.Domain = p.Hostname
+	srv.smtp.MaxLineLength = 0 // conn has a limit of its own; this one would cut content
+	srv.smtp.WriteTimeout = writeTimeout
+	srv.smtp.EnableDSN = true
+	srv.smtp.EnableSMTPUTF8 = true
+	srv.smtp.ErrorLog = serverLog{log}
+	go srv.smtp.Serve(srv.drops) // ends when Shutdown closes drops
+	return srv
+}
+
+// SetPolicy replaces the policy; transactions under way keep theirs.
+func (srv *Server) SetPolicy(p Policy) { srv.policy.Store(&p) }
+
+// Serve takes submissions on the unix socket until Shutdown.
+func (srv *Server) Serve(l *net.UnixListener) error {
+	err := srv.smtp.Serve(&socketListener{UnixListener: l, open: make(map[uint32]int)})
+	if errors.Is(err, net.ErrClosed) {
+		return nil
+	}
+	return err
+}
+
+// Shutdown takes no new connections, lets those under way end until ctx does,
+// and closes the rest. When it returns nothing is written to the spool any more.
+func (srv *Server) Shutdown(ctx context.Context) {
+	if srv.smtp.Shutdown(ctx) != nil {
+		srv.mu.Lock()
+		srv.closing = true
+		srv.mu.Unlock()
+	}
+	srv.active.Wait()
+}
+
+// enter begins a transaction that writes to the spool, if it still may; the end
+// is active.Done.
+func (srv *Server) enter() bool {
+	srv.mu.Lock()
+	defer srv.mu.Unlock()
+	if !srv.closing {
+		srv.active.Add(1)
+	}
+	return !srv.closing
+}
+
+func (srv *Server) newSession(c *smtp.Conn) (smtp.Session, error) {
+	conn, ok := c.Conn().(*conn)
+	if !ok {
+		return nil, fmt.Errorf("a session on a %T: our listeners make none", c.Conn())
+	}
+	s := &session{srv: srv, conn: conn}
+	// On the socket and in drop/ the kernel says whose name space the ID is in.
+	if id, err := spool.ParseSubmissionName(c.Hostname()); err == nil && conn.trusted() {
+		s.submission = id
+	}
+	return s, nil
+}
+
+// serverLog sorts what go-smtp has to say: a panic is ours to mend, the rest is a
+// client that went away.
+type serverLog struct{ log *slog.Logger }
+
+func (l serverLog) Printf(format string, v ...any) {
+	text := fmt.Sprintf(format, v...)
+	level := slog.LevelDebug
+	if strings.HasPrefix(text, "panic") {
+		level = slog.LevelError
+	}
+	l.log.Log(context.Background(), level, "session", "err", text)
+}
+
+func (l serverLog) Println(v ...any) { l.Printf("%s", strings.TrimSpace(fmt.Sprintln(v...))) }

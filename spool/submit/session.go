@@ -1,0 +1,320 @@
+package submit
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"math/rand/v2"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/emersion/go-smtp"
+	"golang.org/x/sys/unix"
+
+	"postino/spool"
+	"postino/spool/address"
+	"postino/spool/header"
+)
+
+// maxHops is how many Received fields a message may have before it is taken to
+// be going in circles. RFC 5321 §6.3 asks for at least 100 in a relay; what a
+// front end submits has hardly any.
+const maxHops = 100
+
+// session is one SMTP session, whatever carries it.
+type session struct {
+	srv        *Server
+	conn       *conn
+	submission spool.SubmissionID // zero: none, or not to be trusted
+
+	mu sync.Mutex
+	tx *transaction // guarded by mu: go-smtp may reset while Data still runs
+}
+
+// transaction is one message on its way through a session.
+type transaction struct {
+	policy Policy
+	msg    *spool.Message
+	seen   map[string]bool // recipients by address.Key
+}
+
+// current returns the transaction under way, nil when there is none.
+func (s *session) current() *transaction {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.tx
+}
+
+func (s *session) set(tx *transaction) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.tx = tx
+}
+
+// Reset ends a transaction that was not completed.
+func (s *session) Reset() { s.set(nil) }
+
+// Logout ends the session.
+func (s *session) Logout() error { return nil }
+
+func refuse(code int, status smtp.EnhancedCode, format string, args ...any) *smtp.SMTPError {
+	return &smtp.SMTPError{Code: code, EnhancedCode: status, Message: fmt.Sprintf(format, args...)}
+}
+
+// object refuses, or, for a drop file, whose sender was told long ago that it is
+// in our hands, holds the message for somebody to look at.
+func (tx *transaction) object(e *smtp.SMTPError) error {
+	if tx.msg.Origin.Via != spool.ViaDrop {
+		return e
+	}
+	if tx.msg.Held == "" {
+		tx.msg.Held = e.Message
+	}
+	return nil
+}
+
+// Mail begins a transaction.
+func (s *session) Mail(from string, o *smtp.MailOptions) error {
+	s.conn.refused.Store(false)
+	tx := &transaction{policy: *s.srv.policy.Load(), seen: make(map[string]bool)}
+	sender, err := tx.path(from)
+	if err != nil {
+		return refuse(553, smtp.EnhancedCode{5, 1, 7}, "%v", err)
+	}
+	tx.msg = &spool.Message{
+		Submission: s.submission,
+		Sender:     sender,
+		Origin:     s.conn.origin,
+		Return:     string(o.Return),
+		EnvelopeID: o.EnvelopeID,
+		UTF8:       o.UTF8 || sender.UTF8(),
+	}
+	if o.Size > tx.policy.MaxMessageSize {
+		if err := tx.object(tx.tooLarge()); err != nil {
+			return err
+		}
+	}
+	s.set(tx)
+	return nil
+}
+
+func (tx *transaction) tooLarge() *smtp.SMTPError {
+	return refuse(552, smtp.EnhancedCode{5, 3, 4}, "message larger than %d octets: max_message_size sets the limit", tx.policy.MaxMessageSize)
+}
+
+// path turns what go-smtp made of a path into an address: it has removed the
+// quotes of the local part, so that only the last @ separates. Names on localhost
+// are the bare names of the front end.
+func (tx *transaction) path(p string) (address.Address, error) {
+	if p == "" {
+		return address.Address{}, nil
+	}
+	var a address.Address
+	if i := strings.LastIndexByte(p, '@'); i >= 0 {
+		a = address.Address{Local: p[:i], Domain: p[i+1:]}
+	} else {
+		a.Local = p
+	}
+	a, err := address.Parse(a.String())
+	if err != nil {
+		return a, err
+	}
+	if a.Domain == "" || strings.EqualFold(a.Domain, "localhost") {
+		a.Domain = tx.policy.Domain
+	}
+	return a, nil
+}
+
+// Rcpt adds a recipient; one that is there already is taken and dropped.
+func (s *session) Rcpt(to string, o *smtp.RcptOptions) error {
+	tx := s.current()
+	a, err := tx.path(to)
+	if err != nil {
+		return refuse(553, smtp.EnhancedCode{5, 1, 3}, "%v", err)
+	}
+	if tx.seen[a.Key()] {
+		return nil
+	}
+	if len(tx.msg.Recipients) >= tx.policy.MaxRecipients {
+		e := refuse(550, smtp.EnhancedCode{5, 5, 3}, "more than %d recipients: limits.max_recipients sets the limit", tx.policy.MaxRecipients)
+		if !s.conn.trusted() {
+			// A client that speaks SMTP itself sends the rest by and by.
+			e.Code, e.EnhancedCode = 452, smtp.EnhancedCode{4, 5, 3}
+		}
+		if err := tx.object(e); err != nil {
+			return err
+		}
+	}
+	tx.seen[a.Key()] = true
+	r := spool.Recipient{Address: a, Status: spool.Queued}
+	for _, n := range o.Notify {
+		r.Notify = append(r.Notify, string(n))
+	}
+	if o.OriginalRecipient != "" {
+		r.Original = string(o.OriginalRecipientType) + ";" + o.OriginalRecipient
+	}
+	tx.msg.UTF8 = tx.msg.UTF8 || a.UTF8()
+	tx.msg.Recipients = append(tx.msg.Recipients, r)
+	return nil
+}
+
+// Data takes the content and answers for it: the reply is given when the message
+// is on disk, and never if r does not come to its proper end.
+func (s *session) Data(r io.Reader) error {
+	tx := s.current()
+	if tx == nil {
+		return smtp.ErrDataReset
+	}
+	if !s.srv.enter() {
+		return refuse(421, smtp.EnhancedCode{4, 3, 2}, "shutting down")
+	}
+	defer s.srv.active.Done()
+	if s.conn.refused.Load() && s.conn.trusted() {
+		return refuse(554, smtp.EnhancedCode{5, 5, 1}, "nothing sent: a sender or recipient was refused")
+	}
+	id, err := s.store(tx, r)
+	if err != nil {
+		var answer *smtp.SMTPError
+		if errors.As(err, &answer) {
+			return answer
+		}
+		if errors.Is(err, smtp.ErrDataReset) || errors.Is(err, io.ErrUnexpectedEOF) {
+			return err // the client went away; nobody reads the answer
+		}
+		s.srv.log.Error("not accepted", "uid", s.conn.origin.UID, "err", err)
+		if errors.Is(err, spool.ErrNoSpace) || errors.Is(err, unix.ENOSPC) || errors.Is(err, unix.EDQUOT) {
+			return refuse(452, smtp.EnhancedCode{4, 3, 1}, "no room in the spool")
+		}
+		return refuse(451, smtp.EnhancedCode{4, 3, 0}, "the message could not be stored")
+	}
+	s.conn.committed = id
+	// An SMTPError is go-smtp's way to set the text of a success.
+	return &smtp.SMTPError{Code: 250, EnhancedCode: smtp.NoEnhancedCode, Message: "Ok: queued as " + id.String()}
+}
+
+func (s *session) store(tx *transaction, r io.Reader) (spool.ID, error) {
+	limited := &limitReader{r: r, left: tx.policy.MaxMessageSize, err: tx.tooLarge()}
+	if s.conn.origin.Via == spool.ViaDrop {
+		limited.left = maxDropSize // what is above the policy's limit is held
+	}
+	section, body, err := header.Read(limited, header.Options{})
+	if errors.Is(err, header.ErrTooLarge) {
+		return 0, refuse(554, smtp.EnhancedCode{5, 6, 0}, "header section larger than %d octets", header.MaxSection)
+	}
+	if err != nil {
+		return 0, err
+	}
+	if err := tx.checkHops(section); err != nil {
+		return 0, err
+	}
+	draft, err := s.srv.spool.NewDraft(s.submission.QueueID())
+	if err != nil {
+		return 0, err
+	}
+	tx.complete(section, draft.ID(), s.conn.arrived)
+	if _, err = section.WriteTo(draft); err == nil {
+		_, err = io.Copy(draft, body)
+	}
+	if err != nil {
+		draft.Discard()
+		return 0, err
+	}
+	m := tx.msg
+	m.MessageID, m.Subject, m.From = section.Value("Message-ID"), section.Value("Subject"), section.Value("From")
+	id, err := draft.Commit(m)
+	if err != nil {
+		return 0, err
+	}
+	if id != draft.ID() {
+		s.srv.log.Info("accepted again", "id", id, "uid", m.Origin.UID, "via", m.Origin.Via)
+		return id, nil
+	}
+	log := s.srv.log
+	if m.Held != "" {
+		log = log.With("held", m.Held)
+	}
+	log.Info("accepted", "id", id, "from", m.Sender.String(), "rcpts", len(m.Recipients), "size", m.Size,
+		"via", m.Origin.Via, "uid", m.Origin.UID)
+	return id, nil
+}
+
+func (tx *transaction) checkHops(section *header.Section) error {
+	hops := 0
+	for _, f := range section.Fields() {
+		if strings.EqualFold(f.Name, "Received") {
+			hops++
+		}
+	}
+	if hops <= maxHops {
+		return nil
+	}
+	return tx.object(refuse(554, smtp.EnhancedCode{5, 4, 6}, "mail loop: %d Received fields", hops))
+}
+
+// complete does to the header section what RFC 6409 §8 lets a submission server
+// do, the same for every carrier, and nothing more.
+func (tx *transaction) complete(section *header.Section, id spool.ID, handedIn time.Time) {
+	now := time.Now()
+	tx.msg.Arrived = now
+	if !handedIn.IsZero() && handedIn.Before(now) {
+		tx.msg.Arrived = handedIn
+	}
+	section.Drop("Bcc", "Resent-Bcc", "Return-Path", "Content-Length")
+	prefix := ""
+	if slices.ContainsFunc(section.Fields(), func(f header.Field) bool {
+		return len(f.Name) > 7 && strings.EqualFold(f.Name[:7], "Resent-")
+	}) {
+		prefix = "Resent-"
+	}
+	// A message that is sent again has its own Date and Message-ID already; where
+	// it has none, it needs them as well.
+	for _, p := range slices.Compact([]string{"", prefix}) {
+		if !section.Has(p + "From") {
+			section.Append(p+"From", tx.generatedFrom())
+		}
+		if !section.Has(p + "Date") {
+			section.Append(p+"Date", header.Date(tx.msg.Arrived))
+		}
+		if !section.Has(p + "Message-ID") {
+			section.Append(p+"Message-ID", messageID(id, tx.policy.Hostname))
+		}
+	}
+	section.Qualify(tx.policy.Domain)
+	section.Prepend("Received", fmt.Sprintf("by %s (postino, from userid %s) id %s; %s",
+		tx.policy.Hostname, strconv.Itoa(tx.msg.Origin.UID), id, header.Date(now)))
+}
+
+func (tx *transaction) generatedFrom() string {
+	if tx.msg.Sender.IsNull() {
+		return header.Mailbox("Mail Delivery System", address.Address{Local: "MAILER-DAEMON", Domain: tx.policy.Domain})
+	}
+	return header.Mailbox("", tx.msg.Sender)
+}
+
+// messageID makes a Message-ID (RFC 5322 §3.6.4) of the queue ID, so that it can
+// be found again, and something that another machine of the same name would not
+// have.
+func messageID(id spool.ID, host string) string {
+	return fmt.Sprintf("<%s.%08x@%s>", id, rand.Uint32(), host)
+}
+
+// limitReader fails with err, rather than ending, where the limit is passed.
+type limitReader struct {
+	r    io.Reader
+	left int64
+	err  error
+}
+
+func (l *limitReader) Read(p []byte) (int, error) {
+	if l.left < 0 {
+		return 0, l.err
+	}
+	n, err := l.r.Read(p)
+	if l.left -= int64(n); l.left < 0 {
+		return 0, l.err
+	}
+	return n, err
+}

@@ -1,0 +1,115 @@
+package submit
+
+import (
+	"fmt"
+	"net"
+	"os"
+	"strconv"
+	"strings"
+	"sync"
+
+	"golang.org/x/sys/unix"
+
+	"postino/spool"
+)
+
+// maxPerUID is how many submissions one user may have open at a time. Whoever is
+// above it gets no answer, and his front ends leave drop files instead; others
+// are not kept waiting. Root has no limit.
+const maxPerUID = 200
+
+// socketListener asks the kernel who is calling.
+type socketListener struct {
+	*net.UnixListener
+	mu   sync.Mutex
+	open map[uint32]int // guarded by mu: connections by uid
+}
+
+func (l *socketListener) Accept() (net.Conn, error) {
+	for {
+		c, err := l.AcceptUnix()
+		if err != nil {
+			return nil, err
+		}
+		cred, err := peer(c)
+		if err != nil || !l.enter(cred.Uid) {
+			c.Close()
+			continue
+		}
+		pid, program := caller(int(cred.Pid))
+		return &conn{
+			Conn:   &counted{UnixConn: c, leave: sync.OnceFunc(func() { l.leave(cred.Uid) })},
+			origin: spool.Origin{Via: spool.ViaSocket, UID: int(cred.Uid), PID: pid, Program: program},
+		}, nil
+	}
+}
+
+func (l *socketListener) enter(uid uint32) bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if uid != 0 && l.open[uid] >= maxPerUID {
+		return false
+	}
+	l.open[uid]++
+	return true
+}
+
+func (l *socketListener) leave(uid uint32) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.open[uid]--; l.open[uid] == 0 {
+		delete(l.open, uid)
+	}
+}
+
+// counted gives its place back when it is closed.
+type counted struct {
+	*net.UnixConn
+	leave func()
+}
+
+func (c *counted) Close() error {
+	c.leave()
+	return c.UnixConn.Close()
+}
+
+func peer(c *net.UnixConn) (*unix.Ucred, error) {
+	raw, err := c.SyscallConn()
+	if err != nil {
+		return nil, err
+	}
+	var cred *unix.Ucred
+	var credErr error
+	err = raw.Control(func(fd uintptr) {
+		cred, credErr = unix.GetsockoptUcred(int(fd), unix.SOL_SOCKET, unix.SO_PEERCRED)
+	})
+	if err == nil {
+		err = credErr
+	}
+	return cred, err
+}
+
+// caller names the parent of the front end with this pid: the program that called
+// sendmail. It is for people to read; nothing is decided by it. What /proc does
+// not show is left out.
+func caller(pid int) (int, string) {
+	stat, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
+	if err != nil {
+		return 0, ""
+	}
+	// pid (comm) state ppid …, where comm may hold anything.
+	_, rest, _ := strings.Cut(string(stat[strings.LastIndexByte(string(stat), ')')+1:]), " ")
+	fields := strings.Fields(rest)
+	if len(fields) < 2 {
+		return 0, ""
+	}
+	ppid, err := strconv.Atoi(fields[1])
+	if err != nil || ppid <= 0 {
+		return 0, ""
+	}
+	comm, err := os.ReadFile(fmt.Sprintf("/proc/%d/comm", ppid))
+	if err != nil {
+		return ppid, ""
+	}
+	return ppid, spool.CleanText(string(comm))
+}

@@ -1,0 +1,409 @@
+package submit_test
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"os"
+	"path/filepath"
+	"regexp"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"postino/spool"
+	"postino/spool/spooltest"
+	"postino/spool/submit"
+)
+
+// rig is a spool with a server on its socket and drop directory.
+type rig struct {
+	t     *testing.T
+	dir   string
+	spool *spool.Spool
+	srv   *submit.Server
+	log   *logBuffer
+}
+
+type logBuffer struct {
+	mu sync.Mutex
+	b  bytes.Buffer
+}
+
+func (l *logBuffer) Write(p []byte) (int, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.b.Write(p)
+}
+
+func (l *logBuffer) String() string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.b.String()
+}
+
+var testPolicy = submit.Policy{Hostname: "host.test", Domain: "dom.test", MaxMessageSize: 2 << 20, MaxRecipients: 5}
+
+func newRig(t *testing.T) *rig {
+	t.Helper()
+	dir := t.TempDir()
+	if err := os.Mkdir(filepath.Join(dir, "drop"), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	r := &rig{t: t, dir: dir, log: new(logBuffer)}
+	r.spool = spooltest.Open(t, dir, spool.Options{})
+	r.srv = submit.New(r.spool, testPolicy, slog.New(slog.NewTextHandler(r.log, nil)))
+	l, err := net.ListenUnix("unix", &net.UnixAddr{Name: filepath.Join(dir, "s"), Net: "unix"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	done := make(chan error, 1)
+	go func() { done <- r.srv.Serve(l) }()
+	t.Cleanup(func() {
+		ctx, cancel := context.WithTimeout(context.Background(), time.Second)
+		defer cancel()
+		r.srv.Shutdown(ctx)
+		if err := <-done; err != nil {
+			t.Error(err)
+		}
+	})
+	return r
+}
+
+// talk sends everything in one write, as the front end does, and returns the
+// replies' last lines.
+func (r *rig) talk(session string) []string {
+	r.t.Helper()
+	c, err := net.Dial("unix", filepath.Join(r.dir, "s"))
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	defer c.Close()
+	_ = c.SetDeadline(time.Now().Add(10 * time.Second))
+	if _, err := io.WriteString(c, session); err != nil {
+		r.t.Fatal(err)
+	}
+	_ = c.(*net.UnixConn).CloseWrite()
+	var last []string
+	for s := bufio.NewScanner(c); s.Scan(); {
+		// 421 is what the server says to a client that hangs up without QUIT.
+		if line := s.Text(); len(line) > 3 && line[3] == ' ' && !strings.HasPrefix(line, "421 4.4.0") {
+			last = append(last, line)
+		}
+	}
+	return last
+}
+
+const submissionName = "0123456789abcdef0123456789abcdef"
+
+// recorded is a session as the front end writes it.
+func recorded(name, from string, rcpts []string, content string) string {
+	var b strings.Builder
+	fmt.Fprintf(&b, "EHLO %s.submission.invalid\r\nMAIL FROM:<%s> SIZE=%d\r\n", name, from, len(content))
+	for _, rcpt := range rcpts {
+		fmt.Fprintf(&b, "RCPT TO:<%s>\r\n", rcpt)
+	}
+	fmt.Fprintf(&b, "BDAT %d LAST\r\n%s", len(content), content)
+	return b.String()
+}
+
+func (r *rig) messages() []*spool.Message {
+	r.t.Helper()
+	var list []*spool.Message
+	for m, err := range r.spool.Queue() {
+		if err != nil {
+			r.t.Fatal(err)
+		}
+		list = append(list, m)
+	}
+	return list
+}
+
+func (r *rig) content(m *spool.Message) string {
+	r.t.Helper()
+	c, err := r.spool.Content(m)
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	defer c.Close()
+	b, err := io.ReadAll(c)
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	return string(b)
+}
+
+var unsized = regexp.MustCompile(` SIZE=\d+`)
+
+var unfold = strings.NewReplacer("\r\n ", " ", "\r\n\t", " ")
+
+const hello = "From: a@b.test\r\nTo: root\r\nBcc: secret@b.test\r\nSubject: hi\r\n\r\nhello\r\n"
+
+func TestSubmissionIsStoredAndAnswered(t *testing.T) {
+	r := newRig(t)
+	replies := r.talk(recorded(submissionName, "root@localhost", []string{"root@localhost", `"a b"@c.test`, "root@localhost"}, hello))
+	list := r.messages()
+	if len(list) != 1 {
+		t.Fatalf("%d messages after %q", len(list), replies)
+	}
+	m := list[0]
+	if want := "250 Ok: queued as " + m.ID.String(); len(replies) != 7 || replies[6] != want {
+		t.Errorf("replies = %q, want the last to be %q", replies, want)
+	}
+	if m.Sender.String() != "root@dom.test" || len(m.Recipients) != 2 ||
+		m.Recipients[0].Address.String() != "root@dom.test" || m.Recipients[1].Address.String() != `"a b"@c.test` {
+		t.Errorf("envelope = %+v", m)
+	}
+	if m.Origin.UID != os.Getuid() || m.Origin.Via != spool.ViaSocket || m.Origin.PID == 0 || m.Origin.Program == "" {
+		t.Errorf("origin = %+v", m.Origin)
+	}
+	got := r.content(m)
+	for _, want := range []string{
+		fmt.Sprintf("Received: by host.test (postino, from userid %d) id %s; ", os.Getuid(), m.ID),
+		"\r\nTo: root@dom.test\r\n", "\r\nMessage-ID: <" + m.ID.String() + ".", "\r\nDate: ", "\r\n\r\nhello\r\n",
+	} {
+		if !strings.Contains(unfold.Replace(got), want) {
+			t.Errorf("content lacks %q:\n%s", want, got)
+		}
+	}
+	if strings.Contains(got, "secret") {
+		t.Errorf("Bcc is still there:\n%s", got)
+	}
+	if m.Subject != "hi" || !strings.HasPrefix(m.MessageID, "<"+m.ID.String()) {
+		t.Errorf("subject %q, message-id %q", m.Subject, m.MessageID)
+	}
+}
+
+func TestSecondSessionOfASubmissionGetsTheFirstID(t *testing.T) {
+	r := newRig(t)
+	session := recorded(submissionName, "a@b.test", []string{"x@y.test"}, hello)
+	first := r.talk(session)
+	again := r.talk(session)
+	if len(r.messages()) != 1 || first[len(first)-1] != again[len(again)-1] {
+		t.Errorf("%d messages; %q, then %q", len(r.messages()), first, again)
+	}
+	// And by way of the drop directory.
+	r.drop(submissionName, session)
+	r.scan()
+	if len(r.messages()) != 1 || len(r.dropped()) != 0 {
+		t.Errorf("%d messages, %v left in drop/", len(r.messages()), r.dropped())
+	}
+}
+
+// The commands and the content come in one write, so that a refused recipient is
+// known only when the content is already there.
+func TestSubmissionIsAllOrNothing(t *testing.T) {
+	for _, tt := range []struct {
+		name, session, refusal string
+	}{
+		{"syntax", recorded(submissionName, "a@b.test", []string{"x@y.test", "bad bad@y.test"}, hello), "501 "},
+		{"our refusal", recorded(submissionName, "a@b.test", []string{"x@y.test", "-oQ@y.test"}, hello), "553 "},
+		{"sender", recorded(submissionName, "-x@b.test", []string{"x@y.test"}, hello), "553 "},
+		{"too many", recorded(submissionName, "a@b.test", []string{"1@y.test", "2@y.test", "3@y.test", "4@y.test", "5@y.test", "6@y.test"}, hello), "550 5.5.3"},
+		{"announced too large", strings.Replace(recorded(submissionName, "a@b.test", []string{"x@y.test"}, hello), "SIZE=", "SIZE=99999", 1), "552 5.3.4"},
+		{"too large", strings.Replace(recorded(submissionName, "a@b.test", []string{"x@y.test"}, "S: x\r\n\r\n"+strings.Repeat("x", 2<<20)), "SIZE=", "SIZE=0", 1), "552 5.3.4"},
+		{"too large, not announced", unsized.ReplaceAllString(recorded(submissionName, "a@b.test", []string{"x@y.test"}, "S: x\r\n\r\n"+strings.Repeat("x", 2<<20)), ""), "552 5.3.4"},
+		{"header too large", recorded(submissionName, "a@b.test", []string{"x@y.test"}, strings.Repeat("X: y\r\n", 200<<10)), "55"},
+	} {
+		r := newRig(t)
+		replies := r.talk(tt.session)
+		found := false
+		for _, reply := range replies {
+			found = found || strings.HasPrefix(reply, tt.refusal)
+		}
+		if last := replies[len(replies)-1]; !found || last[0] != '5' && !strings.HasPrefix(last, "421") {
+			t.Errorf("%s: replies %q, want one %q and no success at the end", tt.name, replies, tt.refusal)
+		}
+		if n := len(r.messages()); n != 0 {
+			t.Errorf("%s: %d messages stored", tt.name, n)
+		}
+	}
+}
+
+func TestTruncatedContentIsNeverStored(t *testing.T) {
+	content := hello + strings.Repeat("0123456789abcdef\r\n", 10<<10)
+	session := recorded(submissionName, "a@b.test", []string{"x@y.test"}, content)
+	begin := strings.Index(session, "BDAT")
+	r := newRig(t)
+	for _, cut := range []int{begin, begin + 10, begin + 20, begin + len(content)/2, len(session) - 1} {
+		for _, last := range r.talk(session[:cut]) {
+			if strings.Contains(last, "queued") {
+				t.Errorf("cut at %d of %d: %q", cut, len(session), last)
+			}
+		}
+		name := fmt.Sprintf("%032x", cut)
+		r.drop(name, strings.Replace(session, submissionName, name, 1)[:cut])
+	}
+	r.scan()
+	if n := len(r.messages()); n != 0 {
+		t.Fatalf("%d truncated messages stored", n)
+	}
+	for _, name := range r.dropped() {
+		if !strings.HasPrefix(name, "rejected.") {
+			t.Errorf("%s was left to be read again", name)
+		}
+	}
+	// The same session whole is taken, so that the cuts were what mattered.
+	r.talk(session)
+	if n := len(r.messages()); n != 1 {
+		t.Errorf("%d messages from the whole session", n)
+	}
+}
+
+// What the runner would refuse, an owner of a drop file has been told is in our
+// hands: it is held, not lost.
+func TestDropFileThatPolicyRefusesIsHeld(t *testing.T) {
+	r := newRig(t)
+	name := strings.Repeat("a", 32)
+	r.drop(name, recorded(name, "a@b.test", []string{"1@y.test", "2@y.test", "3@y.test", "4@y.test", "5@y.test", "6@y.test"}, hello))
+	name = strings.Repeat("b", 32)
+	r.drop(name, recorded(name, "a@b.test", []string{"1@y.test"}, hello+strings.Repeat("x", 2<<20)))
+	r.scan()
+	list := r.messages()
+	if len(list) != 2 || len(r.dropped()) != 0 {
+		t.Fatalf("%d messages, %v left; log:\n%s", len(list), r.dropped(), r.log)
+	}
+	for _, m := range list {
+		if m.Held == "" {
+			t.Errorf("not held: %+v", m)
+		}
+	}
+	if n := len(list[0].Recipients) + len(list[1].Recipients); n != 7 {
+		t.Errorf("%d recipients kept, want all 7", n)
+	}
+}
+
+func TestDropDirectoryTakesFilesAlone(t *testing.T) {
+	r := newRig(t)
+	good := strings.Repeat("1", 32)
+	session := recorded(good, "root@localhost", []string{"x@y.test"}, hello)
+	r.drop(good, session)
+	path := func(name string) string { return filepath.Join(r.dir, "drop", name) }
+	outside := filepath.Join(r.dir, "outside")
+	if err := os.WriteFile(outside, []byte(session), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for name, make := range map[string]func(string) error{
+		strings.Repeat("2", 32): func(p string) error { return os.Symlink(outside, p) },
+		strings.Repeat("3", 32): func(p string) error { return os.Link(outside, p) },
+		strings.Repeat("4", 32): func(p string) error { return os.Mkdir(p, 0o700) },
+		strings.Repeat("5", 32): func(p string) error { return unix.Mkfifo(p, 0o600) },
+		"README":                func(p string) error { return os.WriteFile(p, []byte(session), 0o600) },
+	} {
+		if err := make(path(name)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	garbage := strings.Repeat("6", 32)
+	r.drop(garbage, "#!/bin/sh\nrm -rf /\n")
+	r.scan()
+	list := r.messages()
+	if len(list) != 1 || list[0].Origin.Via != spool.ViaDrop || list[0].Origin.UID != os.Getuid() || list[0].Sender.String() != "root@dom.test" {
+		t.Fatalf("messages = %+v", list)
+	}
+	if _, err := os.Stat(path(good)); !os.IsNotExist(err) {
+		t.Errorf("the file that was taken is still there: %v", err)
+	}
+	if _, err := os.Stat(path("rejected." + garbage)); err != nil {
+		t.Errorf("garbage: %v", err)
+	}
+	if got := len(r.dropped()); got != 6 {
+		t.Errorf("drop/ has %v", r.dropped())
+	}
+	if b, err := os.ReadFile(outside); err != nil || string(b) != session {
+		t.Errorf("what the links point to was touched: %v", err)
+	}
+}
+
+func TestDropFilesAreTakenAsTheyArrive(t *testing.T) {
+	r := newRig(t)
+	ctx, cancel := context.WithCancel(t.Context())
+	done := make(chan error, 1)
+	go func() { done <- r.srv.Drops(ctx) }()
+	for i := range 20 {
+		name := fmt.Sprintf("%032x", i+1)
+		r.drop(name, recorded(name, "a@b.test", []string{"x@y.test"}, hello))
+	}
+	for deadline := time.Now().Add(30 * time.Second); len(r.dropped()) > 0; time.Sleep(10 * time.Millisecond) {
+		if time.Now().After(deadline) {
+			t.Fatalf("still there: %v; log:\n%s", r.dropped(), r.log)
+		}
+	}
+	cancel()
+	if err := <-done; err != nil {
+		t.Error(err)
+	}
+	if n := len(r.messages()); n != 20 {
+		t.Errorf("%d messages, want 20", n)
+	}
+}
+
+func TestOrdinaryClientsMaySpeakSMTP(t *testing.T) {
+	r := newRig(t)
+	replies := r.talk("EHLO web.example\r\nMAIL FROM:<>\r\nRCPT TO:<x@y.test>\r\nDATA\r\nSubject: x\r\n\r\n..dot\r\n.\r\n" +
+		"MAIL FROM:<a@b.test>\r\nRCPT TO:<x@y.test>\r\nRSET\r\nNOOP\r\nQUIT\r\n")
+	list := r.messages()
+	if len(list) != 1 || !list[0].Sender.IsNull() || list[0].Submission != (spool.SubmissionID{}) {
+		t.Fatalf("messages = %+v after %q", list, replies)
+	}
+	got := r.content(list[0])
+	if !strings.HasSuffix(got, "\r\n\r\n.dot\r\n") || !strings.Contains(got, `From: "Mail Delivery System" <MAILER-DAEMON@dom.test>`) &&
+		!strings.Contains(got, `From: Mail Delivery System <MAILER-DAEMON@dom.test>`) {
+		t.Errorf("content:\n%s", got)
+	}
+}
+
+func TestEndlessCommandLineEndsTheSession(t *testing.T) {
+	r := newRig(t)
+	c, err := net.Dial("unix", filepath.Join(r.dir, "s"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	_ = c.SetDeadline(time.Now().Add(20 * time.Second))
+	chunk := bytes.Repeat([]byte("x"), 4096)
+	for range 1000 {
+		if _, err := c.Write(chunk); err != nil {
+			return // closed, as it should be
+		}
+	}
+	t.Error("4 MB of command line were taken")
+}
+
+func (r *rig) drop(name, session string) {
+	r.t.Helper()
+	tmp := filepath.Join(r.dir, "x."+name)
+	if err := os.WriteFile(tmp, []byte(session), 0o640); err != nil {
+		r.t.Fatal(err)
+	}
+	if err := os.Rename(tmp, filepath.Join(r.dir, "drop", name)); err != nil {
+		r.t.Fatal(err)
+	}
+}
+
+func (r *rig) scan() {
+	r.t.Helper()
+	if err := r.srv.ScanDrops(r.t.Context()); err != nil {
+		r.t.Fatal(err)
+	}
+}
+
+func (r *rig) dropped() []string {
+	r.t.Helper()
+	entries, err := os.ReadDir(filepath.Join(r.dir, "drop"))
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	var names []string
+	for _, e := range entries {
+		names = append(names, e.Name())
+	}
+	return names
+}
