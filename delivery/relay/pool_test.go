@@ -1,0 +1,235 @@
+package relay
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"postino/config"
+	"postino/delivery/relay/relaytest"
+	"postino/spool"
+)
+
+// Messages follow each other on one connection, without RSET or EHLO between.
+func TestConnectionIsReused(t *testing.T) {
+	for _, policy := range []config.TLSPolicy{config.NoTLS, config.StartTLS} {
+		server := relaytest.New(t, relaytest.Options{TLS: relaytest.StartTLS})
+		r := newRelay(t, settings(server, withTLS(policy)), patient())
+		for range 3 {
+			want{"2", 250, "dot", ""}.check(t, r.Deliver(t.Context(), one())[0])
+		}
+		r.Close()
+		if n, m := server.Connections(), len(server.Messages()); n != 1 || m != 3 {
+			t.Errorf("%s: %d messages over %d connections, want 3 over 1", policy, m, n)
+		}
+		never(t, server, "^RSET")
+		if lines := server.Commands(); lines[len(lines)-1] != "QUIT" {
+			t.Errorf("last command is %q, want QUIT", lines[len(lines)-1])
+		}
+	}
+}
+
+func TestMessagesPerConnection(t *testing.T) {
+	for _, tt := range []struct {
+		most  int
+		offer []string
+	}{{2, []string{}}, {100, []string{"LIMITS RCPTMAX=9 MAILMAX=2"}}} {
+		server := relaytest.New(t, relaytest.Options{Extensions: tt.offer})
+		r := newRelay(t, settings(server, func(c *config.Relay) { c.MessagesPerConnection = tt.most }), patient())
+		for range 4 {
+			want{"2", 250, "dot", ""}.check(t, r.Deliver(t.Context(), one())[0])
+		}
+		if n := server.Connections(); n != 2 {
+			t.Errorf("%d connections for 4 messages, want 2", n)
+		}
+	}
+}
+
+// However many messages at a time, there are no more connections than allowed.
+func TestMaxConnections(t *testing.T) {
+	server := relaytest.New(t, relaytest.Options{Rules: []relaytest.Rule{{At: "dot", Reply: "250 2.0.0 ok", Delay: 5 * time.Millisecond}}})
+	r := newRelay(t, settings(server, func(c *config.Relay) { c.MaxConnections, c.MessagesPerConnection = 2, 3 }), patient())
+	var sends sync.WaitGroup
+	for range 20 {
+		sends.Go(func() { want{"2", 250, "dot", ""}.check(t, r.Deliver(t.Context(), one())[0]) })
+	}
+	sends.Wait()
+	if n := server.Parallel(); n > 2 {
+		t.Errorf("%d connections at a time, want at most 2", n)
+	}
+	if n := len(server.Messages()); n != 20 {
+		t.Errorf("%d messages arrived, want 20", n)
+	}
+}
+
+// Who waits for a connection obeys the context too.
+func TestWaitingForConnectionEndsWithContext(t *testing.T) {
+	server := relaytest.New(t, relaytest.Options{Rules: []relaytest.Rule{{At: "MAIL", Do: relaytest.Stall}}})
+	r := newRelay(t, settings(server, func(c *config.Relay) { c.MaxConnections = 1 }), patient())
+	first, cancel := context.WithCancel(t.Context())
+	var sends sync.WaitGroup
+	sends.Go(func() { r.Deliver(first, one()) })
+	for !slices.ContainsFunc(server.Commands(), func(s string) bool { return strings.HasPrefix(s, "MAIL") }) {
+		time.Sleep(time.Millisecond)
+	}
+	second, stop := context.WithTimeout(t.Context(), 10*time.Millisecond)
+	defer stop()
+	want{"4.3.2", 0, "connect", "waiting"}.check(t, r.Deliver(second, one())[0])
+	cancel()
+	sends.Wait()
+}
+
+// A connection that ends between two messages is replaced, and nobody notices.
+func TestStaleConnectionIsReplaced(t *testing.T) {
+	for _, rule := range []relaytest.Rule{
+		{At: "MAIL", N: 2, Conn: 1, Do: relaytest.Close},
+		{At: "MAIL", N: 2, Conn: 1, Do: relaytest.Reset},
+		{At: "MAIL", N: 2, Conn: 1, Reply: "421 4.7.0 max messages", Do: relaytest.Close},
+		{At: "idle", Conn: 1, Do: relaytest.Close},
+		{At: "idle", Conn: 1, Do: relaytest.Reset},
+		{At: "idle", Conn: 1, Raw: "421 4.4.2 idle too long", Do: relaytest.Close},
+		{At: "idle", Conn: 1, Raw: "250 stray"},
+	} {
+		for _, policy := range []config.TLSPolicy{config.NoTLS, config.StartTLS} {
+			server := relaytest.New(t, relaytest.Options{TLS: relaytest.StartTLS, Rules: []relaytest.Rule{rule}})
+			r := newRelay(t, settings(server, withTLS(policy)), patient())
+			want{"2", 250, "dot", ""}.check(t, r.Deliver(t.Context(), one())[0])
+			if rule.At == "idle" {
+				awaitUnread(t, r)
+				if r.takeIdle() != nil {
+					t.Errorf("%+v, %s: a connection with something to be read counts as good", rule, policy)
+				}
+			}
+			want{"2", 250, "dot", ""}.check(t, r.Deliver(t.Context(), one())[0])
+			if n, m := server.Connections(), len(server.Messages()); n != 2 || m != 2 {
+				t.Errorf("%+v, %s: %d messages over %d connections, want 2 over 2", rule, policy, m, n)
+			}
+		}
+	}
+}
+
+// awaitUnread waits until what the server did to an idle connection has arrived.
+func awaitUnread(t *testing.T, r *Relay) {
+	t.Helper()
+	for end := time.Now().Add(10 * time.Second); ; time.Sleep(time.Millisecond) {
+		r.mu.Lock()
+		arrived := len(r.idle) == 0 || r.idle[0].g.unread() != nil
+		r.mu.Unlock()
+		if arrived {
+			return
+		}
+		if time.Now().After(end) {
+			t.Fatal("nothing arrived on the idle connection")
+		}
+	}
+}
+
+// Once anything of the message was taken there is no second try, and a fresh
+// connection that dies at MAIL has none either.
+func TestNoSecondTryAfterMAIL(t *testing.T) {
+	for _, rule := range []relaytest.Rule{
+		{At: "RCPT", N: 2, Conn: 1, Do: relaytest.Close},
+		{At: "DATA", N: 2, Conn: 1, Reply: "421 4.3.2 bye", Do: relaytest.Close},
+		{At: "dot", N: 2, Conn: 1, Do: relaytest.Close},
+	} {
+		server := relaytest.New(t, relaytest.Options{Rules: []relaytest.Rule{rule}})
+		r := newRelay(t, settings(server), patient())
+		want{"2", 250, "dot", ""}.check(t, r.Deliver(t.Context(), one())[0])
+		if reply := r.Deliver(t.Context(), one())[0]; reply.Class() != spool.Temporary {
+			t.Errorf("%+v: got %+v, want a temporary reply", rule, reply)
+		}
+		if n := server.Connections(); n != 1 {
+			t.Errorf("%+v: %d connections, want 1", rule, n)
+		}
+	}
+	server := relaytest.New(t, relaytest.Options{Rules: []relaytest.Rule{{At: "MAIL", Do: relaytest.Close}}})
+	want{"4.4.2", 0, "MAIL", ""}.check(t, newRelay(t, settings(server), patient()).Deliver(t.Context(), one())[0])
+	if n := server.Connections(); n != 1 {
+		t.Errorf("%d connections, want 1", n)
+	}
+}
+
+// A session that was not ended by a clean answer is not used again.
+func TestOnlyCleanSessionsAreKept(t *testing.T) {
+	for _, rule := range []relaytest.Rule{
+		{At: "MAIL", N: 1, Reply: "451 4.3.0 busy"},
+		{At: "RCPT", N: 1, Reply: "550 5.1.1 no"},
+		{At: "DATA", N: 1, Reply: "451 4.3.0 busy"},
+		{At: "dot", N: 1, Reply: "554 5.7.1 spam"},
+	} {
+		rule.Conn = 1
+		server := relaytest.New(t, relaytest.Options{Rules: []relaytest.Rule{rule}})
+		r := newRelay(t, settings(server), patient())
+		r.Deliver(t.Context(), one())
+		want{"2", 250, "dot", ""}.check(t, r.Deliver(t.Context(), one())[0])
+		if n := server.Connections(); n != 2 {
+			t.Errorf("%+v: %d connections, want 2", rule, n)
+		}
+	}
+}
+
+// The next host is asked while the answer is about the host or the connection, and
+// not when it is about the mail, the credentials or a message perhaps delivered.
+func TestNextHost(t *testing.T) {
+	for _, tt := range []struct {
+		name   string
+		first  relaytest.Options
+		want   want
+		second int // connections to it
+	}{
+		{"greeting 554", relaytest.Options{Rules: []relaytest.Rule{{At: "greeting", Reply: "554 no"}}}, want{"2", 250, "dot", ""}, 1},
+		{"421 at RCPT", relaytest.Options{Rules: []relaytest.Rule{{At: "RCPT", Reply: "421 4.3.2 bye"}}}, want{"2", 250, "dot", ""}, 1},
+		{"closed at DATA", relaytest.Options{Rules: []relaytest.Rule{{At: "DATA", Do: relaytest.Close}}}, want{"2", 250, "dot", ""}, 1},
+		{"too large there", relaytest.Options{Extensions: []string{"AUTH PLAIN", "SIZE 1"}}, want{"2", 250, "dot", ""}, 1},
+		{"throttled", relaytest.Options{Rules: []relaytest.Rule{{At: "AUTH", Reply: "454 4.7.0 later"}}}, want{"2", 250, "dot", ""}, 1},
+		{"wrong password", relaytest.Options{Users: map[string]string{"u": "other"}}, want{"4.7.8", 535, "AUTH", ""}, 0},
+		{"refused", relaytest.Options{Rules: []relaytest.Rule{{At: "RCPT", Reply: "550 5.1.1 no"}}}, want{"5.1.1", 550, "RCPT", ""}, 0},
+		{"no answer to dot", relaytest.Options{Rules: []relaytest.Rule{{At: "dot", Do: relaytest.Close}}}, want{"4.4.2", 0, "dot", ""}, 0},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			if tt.first.Users == nil {
+				tt.first.Users = map[string]string{"u": password}
+			}
+			first := relaytest.New(t, tt.first)
+			second := relaytest.New(t, relaytest.Options{
+				Users: map[string]string{"u": password}, Listen: fmt.Sprintf("127.0.0.2:%d", first.Port()),
+			})
+			c := settings(first, withLogin)
+			c.Host = config.Hosts{first.Host(), second.Host()}
+			tt.want.check(t, newRelay(t, c, patient()).Deliver(t.Context(), one())[0])
+			if n := second.Connections(); n != tt.second {
+				t.Errorf("%d connections to the second host, want %d", n, tt.second)
+			}
+		})
+	}
+}
+
+// An idle connection that nobody wants is ended in order, once.
+func TestIdleConnectionExpires(t *testing.T) {
+	server := relaytest.New(t, relaytest.Options{})
+	r := newRelay(t, settings(server), patient())
+	want{"2", 250, "dot", ""}.check(t, r.Deliver(t.Context(), one())[0])
+	s := r.idle[0]
+	r.expire(s)
+	r.expire(s) // the timer of a connection in use again may fire late
+	if s := r.takeIdle(); s != nil {
+		t.Error("an expired connection is still there")
+	}
+	said(t, server, "^QUIT$")
+}
+
+// Close waits for no remote longer than quitWait, and Deliver for none at all.
+func TestUnansweredQUIT(t *testing.T) {
+	server := relaytest.New(t, relaytest.Options{Rules: []relaytest.Rule{{At: "QUIT", Do: relaytest.Stall}}})
+	r := newRelay(t, settings(server), patient())
+	want{"2", 250, "dot", ""}.check(t, r.Deliver(t.Context(), one())[0])
+	r.Close() // would take 20 s by the command timeout, and the test with it
+	said(t, server, "^QUIT$")
+	if r.keep(&session{}) {
+		t.Error("a closed Relay keeps connections")
+	}
+}

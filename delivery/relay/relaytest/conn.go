@@ -1,0 +1,324 @@
+package relaytest
+
+import (
+	"bufio"
+	"bytes"
+	"crypto/tls"
+	"encoding/base64"
+	"io"
+	"net"
+	"strings"
+	"time"
+)
+
+// conn is one connection to the server.
+type conn struct {
+	server *Server
+	socket net.Conn
+	rw     net.Conn
+	in     *bufio.Reader
+	number int
+	seen   map[string]int // visits by place
+	tls    bool
+	left   bool // guarded by server.mu
+	user   string
+	from   *string
+	to     []string
+}
+
+func (r Rule) fits(at, line string, n, conn int) bool {
+	return r.At == at && (r.N == 0 || r.N == n) && (r.Conn == 0 || r.Conn == conn) && strings.Contains(line, r.Arg)
+}
+
+// run speaks SMTP until the connection ends.
+func (c *conn) run() {
+	if c.server.options.TLS == Implicit && !c.handshake() {
+		return
+	}
+	if _, ok := c.say("greeting", "", "220 relay.test ESMTP"); !ok {
+		return
+	}
+	for {
+		line, ok := c.read()
+		if !ok {
+			return
+		}
+		c.server.record(line)
+		verb, arg, _ := strings.Cut(line, " ")
+		if !c.command(strings.ToUpper(verb), arg, line) {
+			return
+		}
+	}
+}
+
+// command answers one command; false ends the connection.
+func (c *conn) command(verb, arg, line string) bool {
+	switch verb {
+	case "EHLO":
+		return c.ehlo(line)
+	case "STARTTLS":
+		code, ok := c.say(verb, line, "220 2.0.0 go ahead")
+		return ok && (code != "220" || c.handshake())
+	case "AUTH":
+		return c.auth(arg, line)
+	case "MAIL":
+		if len(c.server.options.Users) > 0 && c.user == "" {
+			_, ok := c.say(verb, line, "530 5.7.0 authentication required")
+			return ok
+		}
+		code, ok := c.say(verb, line, "250 2.1.0 ok")
+		if strings.HasPrefix(code, "2") {
+			from := path(arg)
+			c.from, c.to = &from, nil
+		}
+		return ok
+	case "RCPT":
+		code, ok := c.say(verb, line, "250 2.1.5 ok")
+		if strings.HasPrefix(code, "2") {
+			c.to = append(c.to, path(arg))
+		}
+		return ok
+	case "DATA":
+		code, ok := c.say(verb, line, "354 go")
+		return ok && (code != "354" || c.content())
+	case "QUIT":
+		c.leave()
+		c.say(verb, line, "221 2.0.0 bye")
+		return false
+	case "HELO", "NOOP", "RSET":
+		_, ok := c.say(verb, line, "250 2.0.0 ok")
+		return ok
+	}
+	_, ok := c.say(verb, line, "500 5.5.2 unknown command")
+	return ok
+}
+
+func (c *conn) ehlo(line string) bool {
+	o := c.server.options
+	lines := o.Extensions
+	if lines == nil {
+		lines = []string{"8BITMIME", "SIZE 10485760", "ENHANCEDSTATUSCODES"}
+		if len(o.Users) > 0 {
+			lines = append(lines, "AUTH PLAIN LOGIN")
+		}
+	}
+	if o.TLS == StartTLS && !c.tls {
+		lines = append([]string{"STARTTLS"}, lines...)
+	}
+	_, ok := c.say("EHLO", line, multi("250", append([]string{"relay.test"}, lines...)))
+	return ok
+}
+
+// multi joins lines to a reply.
+func multi(code string, lines []string) string {
+	out := make([]string, len(lines))
+	for i, l := range lines {
+		mark := "-"
+		if i == len(lines)-1 {
+			mark = " "
+		}
+		out[i] = code + mark + l
+	}
+	return strings.Join(out, "\n")
+}
+
+// path is what stands in angle brackets at the start of an argument, up to the
+// bracket before a space or the end.
+func path(arg string) string {
+	_, arg, _ = strings.Cut(arg, "<")
+	if p, _, ok := strings.Cut(arg, "> "); ok {
+		return p
+	}
+	return strings.TrimSuffix(arg, ">")
+}
+
+// auth knows PLAIN and LOGIN (RFC 4954).
+func (c *conn) auth(arg, line string) bool {
+	if r := c.server.rule(c, "AUTH", line); r != (Rule{}) {
+		code, ok := c.answer(r, "235 2.7.0 ok")
+		if code == "235" {
+			c.user = "?"
+		}
+		return ok
+	}
+	mechanism, initial, _ := strings.Cut(arg, " ")
+	var user, password string
+	switch strings.ToUpper(mechanism) {
+	case "PLAIN":
+		if initial == "" {
+			var ok bool
+			if initial, ok = c.ask("334 "); !ok {
+				return false
+			}
+		}
+		if parts := strings.Split(decode(initial), "\x00"); len(parts) == 3 {
+			user, password = parts[1], parts[2]
+		}
+	case "LOGIN":
+		first, ok := c.ask("334 " + base64.StdEncoding.EncodeToString([]byte("who is it")))
+		if !ok {
+			return false
+		}
+		second, ok := c.ask("334 ")
+		if !ok {
+			return false
+		}
+		user, password = decode(first), decode(second)
+	default:
+		return c.write("504 5.5.4 unknown mechanism")
+	}
+	if want, ok := c.server.options.Users[user]; !ok || want != password {
+		return c.write("535 5.7.8 wrong user name or password")
+	}
+	c.user = user
+	return c.write("235 2.7.0 ok")
+}
+
+// ask sends a challenge and reads the line that answers it.
+func (c *conn) ask(challenge string) (string, bool) {
+	if _, ok := c.say("AUTHRESP", "", challenge); !ok {
+		return "", false
+	}
+	line, ok := c.read()
+	c.server.record(line)
+	return line, ok
+}
+
+func decode(s string) string {
+	b, err := base64.StdEncoding.DecodeString(s)
+	if err != nil {
+		return ""
+	}
+	return string(b)
+}
+
+// content reads a message to its end and takes it if the answer says so.
+func (c *conn) content() bool {
+	if r := c.server.rule(c, "body", ""); r != (Rule{}) {
+		if _, err := io.CopyN(io.Discard, c.in, int64(r.After)); err != nil {
+			return false
+		}
+		code, ok := c.answer(r, "")
+		if !ok || code != "" {
+			return false
+		}
+	}
+	var data bytes.Buffer
+	for {
+		line, err := c.in.ReadBytes('\n')
+		if err != nil {
+			return false
+		}
+		if string(line) == ".\r\n" {
+			break
+		}
+		data.Write(bytes.TrimPrefix(line, []byte(".")))
+	}
+	// It is on record before the client can know.
+	end := c.server.rule(c, "dot", "")
+	const usual = "250 2.0.0 Ok: queued as Q1"
+	if strings.HasPrefix(end.text(usual), "2") && c.from != nil {
+		c.server.mu.Lock()
+		c.server.messages = append(c.server.messages, Message{*c.from, c.to, data.Bytes(), c.number, c.user, c.tls})
+		c.server.mu.Unlock()
+	}
+	_, ok := c.answer(end, usual)
+	c.from, c.to = nil, nil
+	if !ok {
+		return false
+	}
+	r := c.server.rule(c, "idle", "")
+	if r == (Rule{}) {
+		return true
+	}
+	_, ok = c.answer(r, "")
+	return ok
+}
+
+func (c *conn) handshake() bool {
+	if _, ok := c.answer(c.server.rule(c, "tls", ""), ""); !ok {
+		return false
+	}
+	conn := tls.Server(c.socket, c.server.config)
+	if conn.Handshake() != nil {
+		return false
+	}
+	c.wire(conn)
+	c.tls = true
+	return true
+}
+
+// say sends the reply for a place and returns its code; false ends the
+// connection.
+func (c *conn) say(at, line, usual string) (string, bool) {
+	return c.answer(c.server.rule(c, at, line), usual)
+}
+
+// text is what a rule has the server say, without the last line end.
+func (r Rule) text(usual string) string {
+	switch {
+	case r.Raw != "":
+		return strings.TrimSuffix(r.Raw, "\r\n")
+	case r.Reply != "":
+		usual = r.Reply
+	case r.Do == Close, r.Do == Reset, r.Do == Stall:
+		return ""
+	}
+	return strings.ReplaceAll(usual, "\n", "\r\n")
+}
+
+// answer does what r says, or sends the usual reply if it says nothing. The code
+// is that of the reply, empty when there was none.
+func (c *conn) answer(r Rule, usual string) (string, bool) {
+	select {
+	case <-time.After(r.Delay):
+	case <-c.server.stop:
+		return "", false
+	}
+	text := r.text(usual)
+	ok := true
+	switch {
+	case text == "":
+	case r.Do == Drip:
+		ok = c.drip(text+"\r\n", r.Pause)
+	default:
+		ok = c.write(text)
+	}
+	switch r.Do {
+	case Close:
+		ok = false
+	case Reset:
+		c.socket.(*net.TCPConn).SetLinger(0)
+		ok = false
+	case Stall:
+		<-c.server.stop
+		ok = false
+	}
+	return text[:min(3, len(text))], ok
+}
+
+func (c *conn) write(text string) bool {
+	c.rw.SetWriteDeadline(time.Now().Add(patience))
+	_, err := io.WriteString(c.rw, text+"\r\n")
+	return err == nil
+}
+
+func (c *conn) drip(text string, pause time.Duration) bool {
+	for i := range len(text) {
+		if _, err := io.WriteString(c.rw, text[i:i+1]); err != nil {
+			return false
+		}
+		select {
+		case <-time.After(pause):
+		case <-c.server.stop:
+			return false
+		}
+	}
+	return true
+}
+
+func (c *conn) read() (string, bool) {
+	c.rw.SetReadDeadline(time.Now().Add(patience))
+	line, err := c.in.ReadString('\n')
+	return strings.TrimRight(line, "\r\n"), err == nil
+}

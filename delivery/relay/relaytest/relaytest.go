@@ -1,0 +1,264 @@
+// Package relaytest is an SMTP server for tests that does what it is told to:
+// everything is taken happily, unless a Rule says otherwise at one place. It is
+// written on a raw socket so that it can break the protocol, and it remembers
+// what was said to it.
+package relaytest
+
+import (
+	"bufio"
+	"crypto/tls"
+	"net"
+	"strconv"
+	"sync"
+	"testing"
+	"time"
+)
+
+// patience bounds each read of the server, so that a broken client ends a test
+// instead of hanging it.
+const patience = 20 * time.Second
+
+// TLS is how a Server offers TLS.
+type TLS int
+
+// The ways to offer TLS.
+const (
+	Plain TLS = iota
+	StartTLS
+	Implicit
+)
+
+// Cert is what is wrong with a Server's certificate.
+type Cert int
+
+// The certificates.
+const (
+	Valid      Cert = iota // for 127.0.0.1 and localhost, by the CA in CAFile
+	Expired                // yesterday
+	WrongName              // for another name
+	SelfSigned             // not by that CA
+)
+
+// Do is what happens at a Rule's place, after its reply if it has one.
+type Do string
+
+// What a server can do other than go on.
+const (
+	Close Do = "close" // close the connection
+	Reset Do = "reset" // close it with a TCP reset
+	Stall Do = "stall" // neither read nor write any more, until the test ends
+	Drip  Do = "drip"  // send the reply an octet at a time, each after Pause
+)
+
+// Rule changes what the server does at one place. The first one that fits is
+// taken.
+type Rule struct {
+	// At: greeting, tls (before the handshake), EHLO, HELO, STARTTLS, AUTH,
+	// AUTHRESP (a line of an AUTH dialogue), MAIL, RCPT, DATA, body, dot, QUIT, and
+	// idle (after the answer to dot).
+	At string
+	// N is which time on a connection it applies, from 1; 0 is always. Conn is on
+	// which connection, likewise. Arg must be part of the command line.
+	N, Conn int
+	Arg     string
+	// Reply is the text of the reply; "\n" separates its lines. Raw is sent instead
+	// as it is. Neither: the usual reply, unless Do is Close, Reset or Stall.
+	Reply, Raw string
+	Do         Do
+	// Pause is between the octets of Drip. Delay is before the reply.
+	Pause, Delay time.Duration
+	// After, at body, is how many octets are read first.
+	After int
+}
+
+// Options say what a Server offers. The zero value is a plain happy server.
+type Options struct {
+	TLS  TLS
+	Cert Cert
+	// MaxTLS is the highest version spoken, as crypto/tls numbers it; 0 is any.
+	MaxTLS uint16
+	// Extensions are the EHLO lines after the first, STARTTLS apart; nil means
+	// 8BITMIME, SIZE, ENHANCEDSTATUSCODES and, with Users, AUTH PLAIN LOGIN.
+	Extensions []string
+	// Users are the passwords by user name; with any, MAIL wants AUTH first.
+	Users map[string]string
+	Rules []Rule
+	// Listen is the address to listen on, on this machine's loopback; empty means
+	// 127.0.0.1 and a free port.
+	Listen string
+}
+
+// Message is a message that the server took.
+type Message struct {
+	From string   // as between the brackets of MAIL
+	To   []string // likewise, those that were accepted
+	Data []byte   // without dot-stuffing
+	Conn int      // the number of the connection, from 1
+	User string   // who had authenticated
+	TLS  bool
+}
+
+// Server is a running server.
+type Server struct {
+	options  Options
+	listener net.Listener
+	ca       *authority
+	caFile   string
+	config   *tls.Config
+	stop     chan struct{}
+	done     sync.WaitGroup
+
+	mu       sync.Mutex
+	rules    []Rule
+	conns    int
+	open     int
+	peak     int
+	commands []string
+	messages []Message
+}
+
+// New starts a server, which ends with the test.
+func New(t testing.TB, o Options) *Server {
+	t.Helper()
+	ca := newAuthority(t)
+	s := &Server{options: o, ca: ca, caFile: ca.file(t), rules: o.Rules, stop: make(chan struct{})}
+	s.config = &tls.Config{Certificates: []tls.Certificate{ca.issue(t, o.Cert)}, MaxVersion: o.MaxTLS, MinVersion: tls.VersionTLS10}
+	if o.Listen == "" {
+		o.Listen = "127.0.0.1:0"
+	}
+	var err error
+	if s.listener, err = net.Listen("tcp", o.Listen); err != nil {
+		t.Fatal(err)
+	}
+	s.done.Go(s.serve)
+	t.Cleanup(s.Close)
+	return s
+}
+
+// Close stops the server and waits for its connections to end.
+func (s *Server) Close() {
+	s.mu.Lock()
+	select {
+	case <-s.stop:
+	default:
+		close(s.stop)
+	}
+	s.mu.Unlock()
+	s.listener.Close()
+	s.done.Wait()
+}
+
+// Host is the address that the server listens on.
+func (s *Server) Host() string { return s.listener.Addr().(*net.TCPAddr).IP.String() }
+
+// Port is the server's port.
+func (s *Server) Port() int { return s.listener.Addr().(*net.TCPAddr).Port }
+
+// Addr is Host and Port.
+func (s *Server) Addr() string { return net.JoinHostPort(s.Host(), strconv.Itoa(s.Port())) }
+
+// CAFile is a PEM file with the root of the valid certificates.
+func (s *Server) CAFile() string { return s.caFile }
+
+// SetRules replaces the rules.
+func (s *Server) SetRules(rules ...Rule) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.rules = rules
+}
+
+// Commands are the command lines so far, of all connections; lines of an AUTH
+// dialogue are among them.
+func (s *Server) Commands() []string {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return append([]string(nil), s.commands...)
+}
+
+// Messages are the messages taken so far.
+func (s *Server) Messages() []Message {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return append([]Message(nil), s.messages...)
+}
+
+// Connections is how many connections there were.
+func (s *Server) Connections() int {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.conns
+}
+
+// Parallel is the largest number of connections that were open at a time.
+func (s *Server) Parallel() int {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.peak
+}
+
+func (s *Server) serve() {
+	for {
+		socket, err := s.listener.Accept()
+		if err != nil {
+			return
+		}
+		s.mu.Lock()
+		s.conns++
+		s.open++
+		s.peak = max(s.peak, s.open)
+		c := &conn{server: s, socket: socket, number: s.conns, seen: map[string]int{}}
+		s.mu.Unlock()
+		c.wire(socket)
+		s.done.Go(func() {
+			ended := make(chan struct{})
+			s.done.Go(func() {
+				select {
+				case <-s.stop:
+				case <-ended:
+				}
+				socket.Close()
+			})
+			c.run()
+			socket.Close()
+			close(ended)
+			c.leave()
+		})
+	}
+}
+
+// leave has the connection no longer counted. It is called before QUIT is
+// answered, since then the client may open the next one.
+func (c *conn) leave() {
+	s := c.server
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if !c.left {
+		c.left = true
+		s.open--
+	}
+}
+
+// rule finds the rule for a place and counts the visit.
+func (s *Server) rule(c *conn, at, line string) Rule {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	c.seen[at]++
+	for _, r := range s.rules {
+		if r.fits(at, line, c.seen[at], c.number) {
+			return r
+		}
+	}
+	return Rule{}
+}
+
+func (s *Server) record(line string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.commands = append(s.commands, line)
+}
+
+// wire makes conn what the session is read from and written to.
+func (c *conn) wire(conn net.Conn) {
+	c.rw = conn
+	c.in = bufio.NewReader(conn)
+}
