@@ -1,0 +1,170 @@
+package delivery
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"runtime/debug"
+	"time"
+
+	"postino/config"
+	"postino/spool"
+)
+
+// attempt makes one attempt for the recipients of a message that are due, and
+// records it. It returns the message as it is afterwards, nil when there is
+// nothing left to do for it.
+func (r *Runner) attempt(ctx context.Context, s *spool.Spool, it *item) (m *spool.Message) {
+	p := r.use()
+	defer p.users.Done()
+	defer func() {
+		// One message that we cannot handle must not stop all the others, now and
+		// after each restart.
+		if bug := recover(); bug != nil {
+			r.log.Error("message held", "id", it.id, "err", fmt.Sprint(bug), "stack", string(debug.Stack()))
+			m = r.hold(s, it.id, fmt.Sprintf("postino failed on it: %v", bug))
+		}
+	}()
+	m, err := s.Message(it.id)
+	if err != nil {
+		if !errors.Is(err, spool.ErrNotFound) {
+			r.log.Error("message not readable", "id", it.id, "err", err)
+		}
+		return nil
+	}
+	start := time.Now()
+	b := &spool.Batch{Message: m, Recipients: due(m, start, it.force)}
+	if len(b.Recipients) == 0 {
+		return m
+	}
+	var damage error
+	b.Open = func() (io.ReadCloser, error) {
+		c, err := s.Content(m)
+		if err != nil {
+			damage = keepDamage(damage, err)
+			return nil, err
+		}
+		return &damageWatch{ReadCloser: c, damage: &damage}, nil
+	}
+	replies := p.route.transport.Deliver(ctx, b)
+	if damage != nil {
+		r.log.Error("message held", "id", m.ID, "err", damage)
+		return r.hold(s, m.ID, damage.Error())
+	}
+	a := &spool.Attempt{At: start, Took: time.Since(start), Hop: p.route.hop, Keep: p.route.keep}
+	for i, n := range b.Recipients {
+		a.Outcomes = append(a.Outcomes, outcome(m, n, replies[i], p.route.success, p.config.Retry, time.Now()))
+		if replies[i].TLS != "" {
+			a.TLS = replies[i].TLS
+		}
+	}
+	return r.record(ctx, s, m, a)
+}
+
+// due returns the recipients to attempt.
+func due(m *spool.Message, now time.Time, force bool) []int {
+	var list []int
+	if m.Held != "" {
+		return nil
+	}
+	for i, rcpt := range m.Recipients {
+		if !rcpt.Status.Settled() && (force || !rcpt.Next.After(now)) {
+			list = append(list, i)
+		}
+	}
+	return list
+}
+
+// outcome decides what a reply means for recipient n.
+func outcome(m *spool.Message, n int, reply spool.Reply, success spool.Status, retry config.Retry, now time.Time) spool.Outcome {
+	o := spool.Outcome{Recipient: n, Reply: reply}
+	switch reply.Class() {
+	case spool.Success:
+		o.Status = success
+	case spool.Permanent:
+		o.Status = spool.Failed
+	default:
+		expiry := m.Arrived.Add(time.Duration(retry.Lifetime))
+		if !now.Before(expiry) {
+			// The last reply stays as text: it is why nothing came of it.
+			o.Status = spool.Failed
+			o.Reply.Status = "4.4.7"
+			o.Reply.Text = spool.CleanText("not delivered within " + time.Duration(retry.Lifetime).String() + "; last: " + reply.String())
+			break
+		}
+		o.Status = spool.Deferred
+		o.Next = now.Add(RetryAfter(m.Recipients[n].Attempts+1, time.Duration(retry.First), time.Duration(retry.Max)))
+		if o.Next.After(expiry) {
+			o.Next = expiry // one more, just before it is given up
+		}
+	}
+	return o
+}
+
+// recordAgain is how long to wait for room to record an outcome.
+const recordAgain = 5 * time.Second
+
+func (r *Runner) record(ctx context.Context, s *spool.Spool, m *spool.Message, a *spool.Attempt) *spool.Message {
+	after, err := s.Record(m.ID, a)
+	for errors.Is(err, spool.ErrNoSpace) && ctx.Err() == nil {
+		// To forget the outcome would be to send the message twice: wait for room.
+		r.log.Error("attempt not recorded yet", "id", m.ID, "err", err)
+		select {
+		case <-ctx.Done():
+		case <-time.After(recordAgain):
+			after, err = s.Record(m.ID, a)
+		}
+	}
+	if err != nil {
+		if !errors.Is(err, spool.ErrNotFound) { // else somebody deleted it meanwhile
+			r.log.Error("attempt not recorded", "id", m.ID, "err", err)
+		}
+		return nil
+	}
+	for _, o := range a.Outcomes {
+		rcpt := after.Recipients[o.Recipient]
+		log := r.log.With("id", m.ID, "rcpt", rcpt.Address.String(), "hop", a.Hop, "reply", o.Reply.String(),
+			"took", a.Took.Round(time.Millisecond), "status", string(o.Status), "n", rcpt.Attempts)
+		if a.TLS != "" {
+			log = log.With("tls", a.TLS)
+		}
+		if o.Status == spool.Deferred {
+			log = log.With("next", o.Next.UTC().Format(time.RFC3339))
+		}
+		log.Info("attempt")
+	}
+	if after.Settled() {
+		r.log.Info("finished", "id", m.ID, "age", time.Since(m.Arrived).Round(time.Millisecond))
+	}
+	return after
+}
+
+// hold keeps a message from being attempted and returns it.
+func (r *Runner) hold(s *spool.Spool, id spool.ID, why string) *spool.Message {
+	m, err := s.Hold(id, why)
+	if err != nil {
+		r.log.Error("message not held", "id", id, "err", err)
+		return nil
+	}
+	return m
+}
+
+// damageWatch notes that content was found damaged, which no Reply can say.
+type damageWatch struct {
+	io.ReadCloser
+	damage *error
+}
+
+func (w *damageWatch) Read(p []byte) (int, error) {
+	n, err := w.ReadCloser.Read(p)
+	*w.damage = keepDamage(*w.damage, err)
+	return n, err
+}
+
+func keepDamage(found, err error) error {
+	if found == nil && errors.Is(err, spool.ErrDamaged) {
+		return err
+	}
+	return found
+}

@@ -1,0 +1,217 @@
+package delivery
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"sync"
+	"time"
+
+	"postino/config"
+	"postino/spool"
+)
+
+const (
+	// stopGrace is how long attempts under way may go on after a stop.
+	stopGrace = 25 * time.Second
+	// lookAnyway is how long the runner sleeps at most: clocks jump and machines
+	// are suspended, and no timer tells.
+	lookAnyway = time.Minute
+	// trimInterval is how often history and old submission IDs are trimmed.
+	trimInterval = time.Hour
+)
+
+// Runner attempts what is due in a spool. Make it with New, open the spool with
+// its Queued, give that to Run.
+type Runner struct {
+	log   *slog.Logger
+	queue *queue
+
+	mu   sync.Mutex
+	plan *plan // guarded by mu
+}
+
+// plan is a configuration in use.
+type plan struct {
+	config *config.Config
+	route  route
+	users  sync.WaitGroup // attempts that have it; added to under Runner.mu
+}
+
+// New returns a Runner with that configuration.
+func New(c *config.Config, log *slog.Logger) (*Runner, error) {
+	r := &Runner{log: log, queue: newQueue()}
+	return r, r.SetConfig(c)
+}
+
+// SetConfig has later attempts use another configuration, and makes deferred mail
+// due: it may be what was wrong. The error means that the one in use stays.
+func (r *Runner) SetConfig(c *config.Config) error {
+	rt, err := newRoute(c)
+	if err != nil {
+		return err
+	}
+	r.mu.Lock()
+	old := r.plan
+	r.plan = &plan{config: c, route: rt}
+	r.mu.Unlock()
+	if old != nil {
+		go old.retire()
+		r.queue.retry()
+	}
+	return nil
+}
+
+// retire closes what a plan has open once the last attempt is done with it.
+func (p *plan) retire() {
+	p.users.Wait()
+	if p.route.close != nil {
+		p.route.close()
+	}
+}
+
+// use returns the plan and keeps it from being retired until users.Done.
+func (r *Runner) use() *plan {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.plan.users.Add(1)
+	return r.plan
+}
+
+// limit is how many attempts may run now.
+func (r *Runner) limit() int {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.plan.config.Mode == config.Hold {
+		return 0
+	}
+	return r.plan.route.limit
+}
+
+// Queued schedules a message; it is what spool.Options.Queued wants.
+func (r *Runner) Queued(m *spool.Message) { r.queue.add(m) }
+
+// Retry makes all deferred mail due at once. What is held stays so.
+func (r *Runner) Retry() { r.queue.retry() }
+
+// Pending is how many messages the runner is going to attempt; 0 while the mode
+// is hold, since it then attempts nothing.
+func (r *Runner) Pending() int {
+	if r.limit() == 0 {
+		return 0
+	}
+	return r.queue.size()
+}
+
+// Load schedules what is in the spool already.
+func (r *Runner) Load(s *spool.Spool) {
+	for m, err := range s.Queue() {
+		if err != nil {
+			r.log.Error("message not readable", "err", err)
+			continue
+		}
+		r.queue.add(m)
+	}
+}
+
+// Run attempts what is due until ctx ends or the spool fences itself; attempts
+// under way then have stopGrace to end. The error is spool.ErrFenced or nil.
+func (r *Runner) Run(ctx context.Context, s *spool.Spool) error {
+	// Attempts outlive ctx, but not by much.
+	work, abort := context.WithCancel(context.WithoutCancel(ctx))
+	defer abort()
+	trimmer := make(chan struct{})
+	go func() {
+		defer close(trimmer)
+		r.trim(ctx, s)
+	}()
+	finished := make(chan struct{})
+	running := 0
+	timer := time.NewTimer(0)
+	defer timer.Stop()
+	for ctx.Err() == nil {
+		wait := lookAnyway
+		for running < r.limit() {
+			it, idle := r.queue.take(time.Now(), lookAnyway)
+			if it == nil {
+				wait = idle
+				break
+			}
+			running++
+			go func() {
+				defer func() { finished <- struct{}{} }()
+				r.queue.done(it, r.attempt(work, s, it))
+			}()
+		}
+		timer.Reset(wait)
+		select {
+		case <-ctx.Done():
+		case <-s.Fenced():
+			abort() // what they do cannot be recorded any more
+			drain(finished, running)
+			<-trimmer
+			return spool.ErrFenced
+		case <-finished:
+			running--
+		case <-r.queue.changed:
+		case <-timer.C:
+		}
+	}
+	grace := time.AfterFunc(stopGrace, abort)
+	defer grace.Stop()
+	drain(finished, running)
+	<-trimmer
+	return nil
+}
+
+func drain(finished <-chan struct{}, running int) {
+	for ; running > 0; running-- {
+		<-finished
+	}
+}
+
+// Close closes what the configuration in use has open. Run must have returned.
+func (r *Runner) Close() {
+	r.mu.Lock()
+	p := r.plan
+	r.mu.Unlock()
+	p.retire()
+}
+
+// trim keeps history and submission IDs within their limits.
+func (r *Runner) trim(ctx context.Context, s *spool.Spool) {
+	tick := time.NewTicker(trimInterval)
+	defer tick.Stop()
+	for {
+		if err := r.trimOnce(ctx, s); err != nil {
+			r.log.Error("history not trimmed", "err", err)
+		}
+		select {
+		case <-ctx.Done():
+			return
+		case <-s.Fenced():
+			return
+		case <-tick.C:
+		}
+	}
+}
+
+func (r *Runner) trimOnce(ctx context.Context, s *spool.Spool) error {
+	r.mu.Lock()
+	keep := r.plan.config.History
+	r.mu.Unlock()
+	now := time.Now()
+	n, err := s.TrimHistory(now.Add(-time.Duration(keep.Keep)), int64(keep.MaxSize))
+	if err != nil {
+		return err
+	}
+	if n > 0 {
+		r.log.Info("trimmed", "messages", n)
+	}
+	for more := true; more && ctx.Err() == nil; {
+		if more, err = s.SweepSubmissions(now); err != nil {
+			return fmt.Errorf("submission IDs: %w", err)
+		}
+	}
+	return nil
+}

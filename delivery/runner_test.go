@@ -1,0 +1,268 @@
+package delivery_test
+
+import (
+	"bytes"
+	"context"
+	"io"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"postino/config"
+	"postino/delivery"
+	"postino/delivery/relay/relaytest"
+	"postino/spool"
+	"postino/spool/spooltest"
+)
+
+// rig is a runner at work on a spool.
+type rig struct {
+	t      *testing.T
+	spool  *spool.Spool
+	runner *delivery.Runner
+	log    *lockedBuffer
+}
+
+type lockedBuffer struct {
+	mu sync.Mutex
+	b  bytes.Buffer
+}
+
+func (l *lockedBuffer) Write(p []byte) (int, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.b.Write(p)
+}
+
+func (l *lockedBuffer) String() string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.b.String()
+}
+
+func settings(server *relaytest.Server, edit func(*config.Config)) *config.Config {
+	c := config.Default()
+	c.Hostname, c.Domain = "host.test", "dom.test"
+	if server != nil {
+		c.Relay = &config.Relay{
+			Host: config.Hosts{server.Host()}, Port: server.Port(), TLS: config.NoTLS, Auth: config.AuthNone,
+			MaxConnections: 2, MessagesPerConnection: 10,
+		}
+	}
+	c.Retry.First = config.Duration(50 * time.Millisecond)
+	c.Retry.Max = config.Duration(100 * time.Millisecond)
+	if edit != nil {
+		edit(c)
+	}
+	return c
+}
+
+func start(t *testing.T, dir string, c *config.Config) *rig {
+	t.Helper()
+	r := &rig{t: t, log: new(lockedBuffer)}
+	var err error
+	if r.runner, err = delivery.New(c, slog.New(slog.NewTextHandler(r.log, nil))); err != nil {
+		t.Fatal(err)
+	}
+	r.spool = spooltest.Open(t, dir, spool.Options{Queued: r.runner.Queued})
+	r.runner.Load(r.spool)
+	ctx, cancel := context.WithCancel(t.Context())
+	done := make(chan error, 1)
+	go func() { done <- r.runner.Run(ctx, r.spool) }()
+	t.Cleanup(func() {
+		cancel()
+		if err := <-done; err != nil {
+			t.Error(err)
+		}
+		r.runner.Close()
+	})
+	return r
+}
+
+// wait waits until the message is as it is wanted.
+func (r *rig) wait(id spool.ID, want func(*spool.Message) bool) *spool.Message {
+	r.t.Helper()
+	for deadline := time.Now().Add(20 * time.Second); ; time.Sleep(5 * time.Millisecond) {
+		m, err := r.spool.Message(id)
+		if err != nil {
+			r.t.Fatal(err)
+		}
+		if want(m) {
+			return m
+		}
+		if time.Now().After(deadline) {
+			r.t.Fatalf("waited in vain: %+v\n%s", m, r.log)
+		}
+	}
+}
+
+func settled(m *spool.Message) bool { return m.Settled() }
+
+const content = "Subject: x\r\n\r\n.hello\r\n"
+
+func TestMessageIsRelayedToEachRecipient(t *testing.T) {
+	server := relaytest.New(t, relaytest.Options{})
+	server.SetRules(relaytest.Rule{At: "RCPT", Arg: "no@x.test", Reply: "550 5.1.1 no such user"})
+	r := start(t, t.TempDir(), settings(server, nil))
+	id := spooltest.Put(t, r.spool, content, "a@x.test", "no@x.test", "b@x.test")
+	m := r.wait(id, settled)
+	for i, want := range []spool.Status{spool.Relayed, spool.Failed, spool.Relayed} {
+		if m.Recipients[i].Status != want {
+			t.Errorf("recipient %d: %+v, want %s", i, m.Recipients[i], want)
+		}
+	}
+	if got := server.Messages(); len(got) != 1 || string(got[0].Data) != content || len(got[0].To) != 2 {
+		t.Errorf("the server got %+v", got)
+	}
+	attempts, err := r.spool.Attempts(id)
+	if err != nil || len(attempts) != 1 || attempts[0].Hop == "" || attempts[0].Outcomes[1].Reply.Code != 550 {
+		t.Errorf("attempts = %+v, %v", attempts, err)
+	}
+	for _, want := range []string{"msg=attempt id=" + id.String(), "550 5.1.1 no such user", "msg=finished"} {
+		if !strings.Contains(r.log.String(), want) {
+			t.Errorf("log lacks %q:\n%s", want, r.log)
+		}
+	}
+}
+
+// What is deferred is tried again for those recipients alone, and by a runner
+// that finds it in the spool as well.
+func TestDeferredMailIsTriedAgain(t *testing.T) {
+	server := relaytest.New(t, relaytest.Options{})
+	server.SetRules(relaytest.Rule{At: "RCPT", Arg: "b@x.test", Reply: "451 4.2.1 busy"})
+	dir := t.TempDir()
+	var id spool.ID
+	t.Run("first runner", func(t *testing.T) {
+		r := start(t, dir, settings(server, nil))
+		id = spooltest.Put(t, r.spool, content, "a@x.test", "b@x.test")
+		m := r.wait(id, func(m *spool.Message) bool { return m.Recipients[1].Attempts >= 2 })
+		if m.Recipients[0].Status != spool.Relayed || m.Recipients[1].Status != spool.Deferred || m.Recipients[1].Reply.Code != 451 {
+			t.Errorf("recipients = %+v", m.Recipients)
+		}
+	})
+	server.SetRules()
+	r := start(t, dir, settings(server, nil))
+	r.wait(id, settled)
+	counts := make(map[string]int)
+	for _, m := range server.Messages() {
+		for _, rcpt := range m.To {
+			counts[rcpt]++
+		}
+	}
+	if counts["a@x.test"] != 1 || counts["b@x.test"] != 1 {
+		t.Errorf("deliveries = %v, want one each", counts)
+	}
+}
+
+func TestExpiredMailFailsAfterOneMoreAttempt(t *testing.T) {
+	server := relaytest.New(t, relaytest.Options{})
+	server.SetRules(relaytest.Rule{At: "MAIL", Reply: "451 4.3.0 later"})
+	r := start(t, t.TempDir(), settings(server, func(c *config.Config) { c.Retry.Lifetime = config.Duration(time.Second) }))
+	m := spooltest.Message(t, "a@x.test")
+	m.Arrived = time.Now().Add(-time.Hour) // the machine was off
+	d, err := r.spool.NewDraft(0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := io.WriteString(d, content); err != nil {
+		t.Fatal(err)
+	}
+	id, err := d.Commit(m)
+	if err != nil {
+		t.Fatal(err)
+	}
+	m = r.wait(id, settled)
+	if got := m.Recipients[0]; got.Status != spool.Failed || got.Reply.Status != "4.4.7" || got.Attempts != 1 {
+		t.Errorf("recipient = %+v", got)
+	}
+}
+
+func TestCaptureKeepsAndSendsNothing(t *testing.T) {
+	server := relaytest.New(t, relaytest.Options{})
+	r := start(t, t.TempDir(), settings(server, func(c *config.Config) { c.Mode = config.Capture }))
+	id := spooltest.Put(t, r.spool, content, "a@x.test")
+	m := r.wait(id, settled)
+	if m.Recipients[0].Status != spool.Delivered || !m.Captured {
+		t.Errorf("message = %+v", m)
+	}
+	c, err := r.spool.Content(m)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	if b, err := io.ReadAll(c); err != nil || string(b) != content {
+		t.Errorf("content = %q, %v", b, err)
+	}
+	if server.Connections() != 0 {
+		t.Error("somebody was called")
+	}
+}
+
+func TestHoldModeWaitsForTheModeToChange(t *testing.T) {
+	server := relaytest.New(t, relaytest.Options{})
+	r := start(t, t.TempDir(), settings(server, func(c *config.Config) { c.Mode = config.Hold }))
+	id := spooltest.Put(t, r.spool, content, "a@x.test")
+	if n := r.runner.Pending(); n != 0 {
+		t.Errorf("Pending = %d while nothing is attempted", n)
+	}
+	if err := r.runner.SetConfig(settings(server, nil)); err != nil {
+		t.Fatal(err)
+	}
+	if m := r.wait(id, settled); m.Recipients[0].Status != spool.Relayed || m.Attempts != 1 {
+		t.Errorf("message = %+v", m)
+	}
+}
+
+func TestWithoutARouteMailWaits(t *testing.T) {
+	r := start(t, t.TempDir(), settings(nil, nil))
+	id := spooltest.Put(t, r.spool, content, "a@x.test")
+	m := r.wait(id, func(m *spool.Message) bool { return m.Recipients[0].Status == spool.Deferred })
+	if got := m.Recipients[0].Reply; got.Status != "4.3.5" || !strings.Contains(got.Text, "[relay]") {
+		t.Errorf("reply = %+v", got)
+	}
+}
+
+// Damaged content is held for somebody to look at; no part of it may count as a
+// message at the remote.
+func TestDamagedMessageIsHeldNotSent(t *testing.T) {
+	server := relaytest.New(t, relaytest.Options{})
+	dir := t.TempDir()
+	s, err := spool.Open(dir, spool.Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	const size = 200 << 10
+	id := spooltest.Put(t, s, content+strings.Repeat("0123456789abcd\r\n", size/16), "a@x.test")
+	spooltest.Close(t, s)
+	path := filepath.Join(dir, "content", id.String())
+	whole, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Truncate(path, size/2); err != nil {
+		t.Fatal(err)
+	}
+	r := start(t, dir, settings(server, nil))
+	m := r.wait(id, func(m *spool.Message) bool { return m.Held != "" })
+	if len(server.Messages()) != 0 {
+		t.Error("half a message was sent")
+	}
+	if !strings.Contains(r.log.String(), "msg=\"message held\" id="+id.String()) {
+		t.Errorf("nothing was said:\n%s", r.log)
+	}
+	// Mended and released, it goes.
+	if err := os.WriteFile(path, whole, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := r.spool.Retry(m.ID, true); err != nil {
+		t.Fatal(err)
+	}
+	r.wait(id, settled)
+	if got := server.Messages(); len(got) != 1 || len(got[0].Data) != len(whole) {
+		t.Errorf("%d messages", len(got))
+	}
+}
