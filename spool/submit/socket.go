@@ -1,6 +1,7 @@
 package submit
 
 import (
+	"bytes"
 	"fmt"
 	"net"
 	"os"
@@ -89,27 +90,59 @@ func peer(c *net.UnixConn) (*unix.Ucred, error) {
 	return cred, err
 }
 
-// caller names the parent of the front end with this pid: the program that called
-// sendmail. It is for people to read; nothing is decided by it. What /proc does
-// not show is left out.
+// maxShells is how many shells between a program and the front end are looked
+// through: PHP and cron start sendmail by "sh -c".
+const maxShells = 3
+
+// caller names the program that called the front end with this pid. It is for
+// people to read; nothing is decided by it. What /proc does not show is left out.
 func caller(pid int) (int, string) {
+	name := ""
+	for range maxShells + 1 {
+		parent := parentOf(pid)
+		if parent <= 0 {
+			break
+		}
+		pid, name = parent, programOf(parent)
+		if !isShell(name) {
+			break
+		}
+	}
+	if name == "" {
+		return 0, ""
+	}
+	return pid, name
+}
+
+func isShell(name string) bool {
+	switch name {
+	case "sh", "dash", "bash", "ash", "ksh", "zsh":
+		return true
+	}
+	return false
+}
+
+func programOf(pid int) string {
+	comm, err := os.ReadFile(fmt.Sprintf("/proc/%d/comm", pid))
+	if err != nil {
+		return ""
+	}
+	return spool.CleanText(string(comm))
+}
+
+func parentOf(pid int) int {
 	stat, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
 	if err != nil {
-		return 0, ""
+		return 0
 	}
 	// pid (comm) state ppid …, where comm may hold anything.
-	_, rest, _ := strings.Cut(string(stat[strings.LastIndexByte(string(stat), ')')+1:]), " ")
-	fields := strings.Fields(rest)
+	fields := strings.Fields(string(stat[bytes.LastIndexByte(stat, ')')+1:]))
 	if len(fields) < 2 {
-		return 0, ""
+		return 0
 	}
-	ppid, err := strconv.Atoi(fields[1])
-	if err != nil || ppid <= 0 {
-		return 0, ""
-	}
-	comm, err := os.ReadFile(fmt.Sprintf("/proc/%d/comm", ppid))
+	parent, err := strconv.Atoi(fields[1])
 	if err != nil {
-		return ppid, ""
+		return 0
 	}
-	return ppid, spool.CleanText(string(comm))
+	return parent
 }

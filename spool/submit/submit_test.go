@@ -286,12 +286,14 @@ func TestDropDirectoryTakesFilesAlone(t *testing.T) {
 	session := recorded(good, "root@localhost", []string{"x@y.test"}, hello)
 	r.drop(good, session)
 	path := func(name string) string { return filepath.Join(r.dir, "drop", name) }
-	outside := filepath.Join(r.dir, "outside")
-	if err := os.WriteFile(outside, []byte(session), 0o600); err != nil {
-		t.Fatal(err)
+	outside, secret := filepath.Join(r.dir, "outside"), filepath.Join(r.dir, "secret")
+	for _, path := range []string{outside, secret} {
+		if err := os.WriteFile(path, []byte(session), 0o600); err != nil {
+			t.Fatal(err)
+		}
 	}
 	for name, make := range map[string]func(string) error{
-		strings.Repeat("2", 32): func(p string) error { return os.Symlink(outside, p) },
+		strings.Repeat("2", 32): func(p string) error { return os.Symlink(secret, p) },
 		strings.Repeat("3", 32): func(p string) error { return os.Link(outside, p) },
 		strings.Repeat("4", 32): func(p string) error { return os.Mkdir(p, 0o700) },
 		strings.Repeat("5", 32): func(p string) error { return unix.Mkfifo(p, 0o600) },
