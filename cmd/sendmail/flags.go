@@ -1,0 +1,191 @@
+package main
+
+import (
+	"strconv"
+	"strings"
+)
+
+const usage = `usage: sendmail [-i] [-t] [-f sender] [-F name] [-N dsn] [-R return] [-V envid] [recipient ...]
+       sendmail -bs | -bp | -bi | -bv address ... | -q
+       sendmail --help | --version
+
+Reads a message from standard input and queues it for its recipients.
+  -t         take recipients from To, Cc and Bcc as well
+  -i         a line with a lone dot does not end the message
+  -f sender  envelope sender; "" and <> are the null sender
+  -F name    full name for the From field, when the message has none
+See sendmail(8) for the rest, and for the options that are accepted and ignored.
+`
+
+// The letters of sendmail's options, by the values they take.
+const (
+	withValue    = "ABCFLNORVXbefhopr" // the rest of the word, else the next word
+	withAttached = "dEJq"              // the rest of the word, which may be empty
+	withoutValue = "cGIimnstUvx"
+)
+
+// options is what the command line asks for.
+type options struct {
+	help, version bool
+	// elsewhere: another mode than reading a message, which is postino's.
+	elsewhere bool
+	debug     bool // -d0…, by which scripts ask for the version
+	// fromHeader is -t, keepDots -i. oit: -oit was given, which is -oi.
+	fromHeader, keepDots, oit bool
+	// sender is the last -f or -r, nil when there was none; name likewise -F.
+	sender, name *string
+	// The DSN parameters as they go on; empty when absent or not understood.
+	notify          []string
+	ret, envelopeID string
+	operands        []string
+	mode            string
+}
+
+// parse reads the arguments as BSD getopt does: options may be joined, a value
+// may be, and the first word that is no option ends them. The error is an
+// *exitError.
+func parse(args []string) (options, error) {
+	o := options{mode: "m"}
+	for len(args) > 0 && len(args[0]) > 1 && args[0][0] == '-' {
+		word := args[0]
+		args = args[1:]
+		switch {
+		case word == "--":
+			return o.withOperands(args)
+		case word == "--help":
+			return options{help: true}, nil
+		case word == "--version":
+			return options{version: true}, nil
+		case word[1] == '-':
+			return options{}, usageError(strconv.Quote(word) + ` is not an option: "sendmail --help" lists them`)
+		}
+		for rest := word[1:]; rest != ""; {
+			letter, value := rest[0], ""
+			rest = rest[1:]
+			takes := strings.IndexByte(withValue, letter) >= 0
+			if takes || strings.IndexByte(withAttached, letter) >= 0 {
+				value, rest = rest, ""
+			}
+			if takes && value == "" {
+				if len(args) == 0 {
+					return options{}, usageError("-" + string(rune(letter)) + " needs a value")
+				}
+				value, args = args[0], args[1:]
+			}
+			if err := o.set(letter, value); err != nil {
+				return options{}, err
+			}
+		}
+	}
+	return o.withOperands(args)
+}
+
+// withOperands ends the parsing.
+func (o options) withOperands(args []string) (options, error) {
+	for _, a := range args {
+		if strings.HasPrefix(a, "-") {
+			return options{}, usageError("options come before the recipients: " + strconv.Quote(a))
+		}
+	}
+	o.elsewhere = o.elsewhere || o.mode != "m"
+	o.operands = args
+	return o, nil
+}
+
+// set takes one option. Those it does not name are accepted for the sake of
+// callers that were written for other mailers, and mean nothing here.
+func (o *options) set(letter byte, value string) error {
+	switch letter {
+	case 'b':
+		o.mode = value
+	case 'I':
+		o.mode = "i"
+	case 'q':
+		o.elsewhere = true
+	case 'd':
+		o.debug = strings.HasPrefix(value, "0")
+	case 't':
+		o.fromHeader = true
+	case 'i':
+		o.keepDots = true
+	case 'o':
+		if strings.HasPrefix(value, "i") {
+			o.keepDots = true
+			o.oit = o.oit || value == "it"
+		}
+	case 'f', 'r':
+		o.sender = &value
+	case 'F':
+		o.name = &value
+	case 'N':
+		o.notify = notifyWords(value)
+	case 'R':
+		o.ret = returnWord(value)
+	case 'V':
+		o.envelopeID = envelopeID(value)
+	default:
+		if strings.IndexByte(withValue+withAttached+withoutValue, letter) < 0 {
+			return usageError(strconv.Quote("-"+string(rune(letter))) + ` is not an option: "sendmail --help" lists them`)
+		}
+	}
+	return nil
+}
+
+func usageError(text string) error { return &exitError{exitUsage, text} }
+
+// notifyWords reads the value of NOTIFY (RFC 3461 §4.1): never alone, or some of
+// success, failure and delay. Anything else gives nil.
+func notifyWords(value string) []string {
+	var words []string
+	for word := range strings.SplitSeq(strings.ToUpper(value), ",") {
+		switch word = strings.Trim(word, " "); word {
+		case "NEVER":
+			if strings.Contains(value, ",") {
+				return nil
+			}
+		case "SUCCESS", "FAILURE", "DELAY":
+		default:
+			return nil
+		}
+		if !contains(words, word) {
+			words = append(words, word)
+		}
+	}
+	return words
+}
+
+func contains(words []string, word string) bool {
+	for _, w := range words {
+		if w == word {
+			return true
+		}
+	}
+	return false
+}
+
+// returnWord reads the value of RET (RFC 3461 §4.3); "" when it is not one.
+func returnWord(value string) string {
+	switch strings.ToUpper(value) {
+	case "FULL":
+		return "FULL"
+	case "HDRS", "HEADERS":
+		return "HDRS"
+	}
+	return ""
+}
+
+// maxEnvelopeID octets is the longest ENVID there may be (RFC 3461 §4.4).
+const maxEnvelopeID = 100
+
+// envelopeID reads the value of ENVID, printable ASCII; "" when it is not.
+func envelopeID(value string) string {
+	for i := range len(value) {
+		if value[i] < ' ' || value[i] > '~' {
+			return ""
+		}
+	}
+	if len(value) > maxEnvelopeID {
+		return ""
+	}
+	return value
+}
