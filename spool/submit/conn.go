@@ -1,6 +1,7 @@
 package submit
 
 import (
+	"bufio"
 	"bytes"
 	"errors"
 	"io"
@@ -23,26 +24,50 @@ const (
 
 var errLongLine = errors.New("command line too long")
 
-// conn is what go-smtp's server gets to read and write. It adds what the server
-// lacks: a deadline for each read, a limit on command lines that leaves content
-// alone, and an end for good at the first read error. Without the last, a BDAT
-// chunk cut short would count as complete: the server copies a chunk until EOF
-// and asks nobody how much there was.
+// conn is what go-smtp's server gets to read and write. It hands out commands a
+// line at a time, so that it always knows whether the server reads a command or
+// content, and adds what the server lacks: a deadline for each read, a limit on
+// command lines that leaves content alone, bare names in commands, clients that
+// end lines with LF, and an end for good at the first read error. A session that
+// ends within content never looks like its proper end: the server copies a BDAT
+// chunk until EOF and asks nobody how much there was.
 type conn struct {
 	net.Conn
 	origin spool.Origin
 	// arrived is when the message was handed in, if that was before now.
 	arrived time.Time
+	idle    time.Duration // for each read; 0 waits for ever
 
-	err   error
-	line  []byte // the command line so far
-	chunk int64  // octets of a BDAT chunk still to come
-	data  bool   // content comes after DATA, until the next reply
+	in      *bufio.Reader
+	out     []byte // the rest of a line that was begun
+	err     error
+	started bool  // the first line has been read
+	lf      bool  // which ended with LF, so that all lines do
+	chunk   int64 // octets of a BDAT chunk still to come
+	data    bool  // content follows DATA, up to the dot
+	midLine bool  // within a line of it
 
 	// refused: a command since the last MAIL was. A submission is all or nothing,
 	// although its commands and content come in one write.
 	refused   atomic.Bool
 	committed spool.ID // of the last message that was taken
+}
+
+func newConn(c net.Conn, origin spool.Origin, idle time.Duration) *conn {
+	sc := &conn{Conn: c, origin: origin, idle: idle}
+	sc.in = bufio.NewReaderSize(source{sc}, maxCommandLine)
+	return sc
+}
+
+// source reads the carrier, each time with a deadline.
+type source struct{ c *conn }
+
+func (s source) Read(p []byte) (int, error) {
+	if s.c.idle > 0 {
+		// Some carriers have no deadlines and need none: a file does not wait.
+		_ = s.c.Conn.SetReadDeadline(time.Now().Add(s.c.idle))
+	}
+	return s.c.Conn.Read(p)
 }
 
 // trusted reports whether the kernel vouches for who is at the other end.
@@ -51,53 +76,94 @@ func (c *conn) trusted() bool {
 }
 
 func (c *conn) Read(p []byte) (int, error) {
-	if c.err != nil {
+	if len(c.out) == 0 && c.err == nil {
+		if c.chunk > 0 {
+			return c.readChunk(p)
+		}
+		c.readLine()
+	}
+	if len(c.out) == 0 {
 		return 0, c.err
 	}
-	// Some carriers have no deadlines and need none: a file does not wait.
-	_ = c.Conn.SetReadDeadline(time.Now().Add(idleTimeout))
-	n, err := c.Conn.Read(p)
-	if err == io.EOF {
-		// Only between commands is this a proper end, and there the server treats
-		// both alike.
-		err = io.ErrUnexpectedEOF
-	}
-	if err == nil && !c.data {
-		err = c.follow(p[:n])
-	}
-	c.err = err
-	return n, err
+	n := copy(p, c.out)
+	c.out = c.out[n:]
+	return n, nil
 }
 
-// follow keeps track of commands and chunks, and fails when a command line gets
-// too long: the server would keep it in memory until it ends.
-func (c *conn) follow(p []byte) error {
-	for len(p) > 0 {
-		if n := min(c.chunk, int64(len(p))); n > 0 {
-			c.chunk -= n
-			p = p[n:]
-			continue
-		}
-		line, rest := p, []byte(nil)
-		i := bytes.IndexByte(p, '\n')
-		if i >= 0 {
-			line, rest = p[:i+1], p[i+1:]
-		}
-		if len(c.line)+len(line) > maxCommandLine {
-			return errLongLine
-		}
-		c.line = append(c.line, line...)
-		if i >= 0 {
-			c.chunk = chunkSize(string(c.line))
-			c.line = c.line[:0]
-		}
-		p = rest
+func (c *conn) readChunk(p []byte) (int, error) {
+	n, err := c.in.Read(p[:min(int64(len(p)), c.chunk)])
+	c.chunk -= int64(n)
+	c.err = cutShort(err)
+	return n, c.err
+}
+
+func cutShort(err error) error {
+	if err == io.EOF {
+		return io.ErrUnexpectedEOF
 	}
-	return nil
+	return err
+}
+
+// readLine puts the next line, or in content a part of one, into out.
+func (c *conn) readLine() {
+	line, err := c.in.ReadSlice('\n')
+	switch {
+	case err == bufio.ErrBufferFull && c.data:
+		// The rest of it comes next.
+	case err == bufio.ErrBufferFull:
+		c.err = errLongLine
+		return
+	case err == io.EOF && len(line) == 0 && !c.data:
+		c.err = err // between commands
+		return
+	case err != nil:
+		c.err = cutShort(err)
+		return
+	}
+	whole := err == nil
+	if !c.started {
+		c.started = true
+		c.lf = !bytes.HasSuffix(line, []byte("\r\n"))
+	}
+	atStart := !c.midLine
+	c.midLine = !whole
+	if c.lf && whole {
+		line = append(bytes.TrimSuffix(bytes.Clone(line[:len(line)-1]), []byte("\r")), "\r\n"...)
+	}
+	switch {
+	case !c.data:
+		line = completePath(line)
+		c.chunk = chunkSize(string(line))
+		c.midLine = false
+	case atStart && string(line) == ".\r\n":
+		c.data = false
+	}
+	c.out = line
+}
+
+// completePath makes the bare name in a MAIL or RCPT command one on localhost,
+// which is what it means here; the server's parser knows no bare names.
+func completePath(line []byte) []byte {
+	text := string(line)
+	_, rest, found := strings.Cut(text, ":")
+	verb := strings.ToUpper(strings.Join(strings.Fields(text[:len(text)-len(rest)]), " "))
+	if !found || verb != "MAIL FROM:" && verb != "RCPT TO:" {
+		return line
+	}
+	path := strings.TrimLeft(rest, " ")
+	if !strings.HasPrefix(path, "<") {
+		return line
+	}
+	end := strings.IndexByte(path, '>')
+	if end <= 1 || strings.ContainsAny(path[:end], `@" `) {
+		return line
+	}
+	at := len(text) - len(path) + end
+	return []byte(text[:at] + "@localhost" + text[at:])
 }
 
 // chunkSize is how many octets of content follow a command line. It must agree
-// with the server: what is skipped here and a command there has no limit.
+// with the server, or content is taken for commands.
 func chunkSize(line string) int64 {
 	line = strings.TrimRight(line, "\r\n")
 	if len(line) < 6 || !strings.EqualFold(line[:5], "BDAT ") {
@@ -119,7 +185,9 @@ func (c *conn) Write(p []byte) (int, error) {
 	if len(p) > 0 && (p[0] == '4' || p[0] == '5') {
 		c.refused.Store(true)
 	}
-	c.data = bytes.HasPrefix(p, []byte("354"))
+	if bytes.HasPrefix(p, []byte("354")) {
+		c.data = true
+	}
 	return c.Conn.Write(p)
 }
 

@@ -180,7 +180,8 @@ func (d *dropDir) take(name string) error {
 	}
 	defer f.Close()
 	c := &dropConn{r: io.LimitReader(f, maxDropSize), done: make(chan struct{})}
-	sc := &conn{Conn: c, origin: spool.Origin{Via: spool.ViaDrop, UID: int(info.Uid)}, arrived: time.Unix(info.Ctim.Unix())}
+	sc := newConn(c, spool.Origin{Via: spool.ViaDrop, UID: int(info.Uid)}, 0)
+	sc.arrived = time.Unix(info.Ctim.Unix())
 	if !d.srv.drops.pass(sc) {
 		return nil // shutting down
 	}
@@ -302,11 +303,12 @@ func (h *handover) Close() error {
 	return nil
 }
 
-func (h *handover) Addr() net.Addr { return dropAddr{} }
+func (h *handover) Addr() net.Addr { return carrier{} }
 
 // dropConn plays a recorded session to the server and keeps the refusal that
 // counts: the first permanent one, else the first.
 type dropConn struct {
+	carrier
 	r       io.Reader
 	refusal []byte
 	done    chan struct{}
@@ -342,13 +344,13 @@ func (c *dropConn) Close() error {
 	return nil
 }
 
-func (c *dropConn) LocalAddr() net.Addr              { return dropAddr{} }
-func (c *dropConn) RemoteAddr() net.Addr             { return dropAddr{} }
-func (c *dropConn) SetDeadline(time.Time) error      { return nil }
-func (c *dropConn) SetReadDeadline(time.Time) error  { return nil }
-func (c *dropConn) SetWriteDeadline(time.Time) error { return nil }
+// carrier is the part of a net.Conn that a carrier without a network has.
+type carrier struct{}
 
-type dropAddr struct{}
-
-func (dropAddr) Network() string { return "drop" }
-func (dropAddr) String() string  { return "drop" }
+func (carrier) LocalAddr() net.Addr              { return carrier{} }
+func (carrier) RemoteAddr() net.Addr             { return carrier{} }
+func (carrier) SetDeadline(time.Time) error      { return nil }
+func (carrier) SetReadDeadline(time.Time) error  { return nil }
+func (carrier) SetWriteDeadline(time.Time) error { return nil }
+func (carrier) Network() string                  { return "local" }
+func (carrier) String() string                   { return "local" }

@@ -105,27 +105,27 @@ func (tx *transaction) tooLarge() *smtp.SMTPError {
 	return refuse(552, smtp.EnhancedCode{5, 3, 4}, "message larger than %d octets: max_message_size sets the limit", tx.policy.MaxMessageSize)
 }
 
-// path turns what go-smtp made of a path into an address: it has removed the
-// quotes of the local part, so that only the last @ separates. Names on localhost
-// are the bare names of the front end.
+// path is the address of a path, completed. Names on localhost are the bare names
+// of the front end.
 func (tx *transaction) path(p string) (address.Address, error) {
 	if p == "" {
 		return address.Address{}, nil
 	}
-	var a address.Address
-	if i := strings.LastIndexByte(p, '@'); i >= 0 {
-		a = address.Address{Local: p[:i], Domain: p[i+1:]}
-	} else {
-		a.Local = p
-	}
-	a, err := address.Parse(a.String())
-	if err != nil {
-		return a, err
-	}
+	a, err := parsePath(p)
 	if a.Domain == "" || strings.EqualFold(a.Domain, "localhost") {
 		a.Domain = tx.policy.Domain
 	}
-	return a, nil
+	return a, err
+}
+
+// parsePath turns what go-smtp made of a path into an address: it has removed the
+// quotes of the local part, so that only the last @ separates.
+func parsePath(p string) (address.Address, error) {
+	a := address.Address{Local: p}
+	if i := strings.LastIndexByte(p, '@'); i >= 0 {
+		a = address.Address{Local: p[:i], Domain: p[i+1:]}
+	}
+	return address.Parse(a.String())
 }
 
 // Rcpt adds a recipient; one that is there already is taken and dropped.
@@ -191,8 +191,17 @@ func (s *session) Data(r io.Reader) error {
 		return refuse(451, smtp.EnhancedCode{4, 3, 0}, "the message could not be stored")
 	}
 	s.conn.committed = id
-	// An SMTPError is go-smtp's way to set the text of a success.
-	return &smtp.SMTPError{Code: 250, EnhancedCode: smtp.NoEnhancedCode, Message: "Ok: queued as " + id.String()}
+	return queuedAs(id.String())
+}
+
+// queuedAs is the reply to a message that is stored. An SMTPError is go-smtp's way
+// to set the text of a success.
+func queuedAs(id string) error {
+	return &smtp.SMTPError{Code: 250, EnhancedCode: smtp.NoEnhancedCode, Message: "Ok: queued as " + id}
+}
+
+func tooLargeSection() *smtp.SMTPError {
+	return refuse(554, smtp.EnhancedCode{5, 6, 0}, "header section larger than %d octets", header.MaxSection)
 }
 
 func (s *session) store(tx *transaction, r io.Reader) (spool.ID, error) {
@@ -202,7 +211,7 @@ func (s *session) store(tx *transaction, r io.Reader) (spool.ID, error) {
 	}
 	section, body, err := header.Read(limited, header.Options{})
 	if errors.Is(err, header.ErrTooLarge) {
-		return 0, refuse(554, smtp.EnhancedCode{5, 6, 0}, "header section larger than %d octets", header.MaxSection)
+		return 0, tooLargeSection()
 	}
 	if err != nil {
 		return 0, err

@@ -38,10 +38,9 @@ func (l *socketListener) Accept() (net.Conn, error) {
 			continue
 		}
 		pid, program := caller(int(cred.Pid))
-		return &conn{
-			Conn:   &counted{UnixConn: c, leave: sync.OnceFunc(func() { l.leave(cred.Uid) })},
-			origin: spool.Origin{Via: spool.ViaSocket, UID: int(cred.Uid), PID: pid, Program: program},
-		}, nil
+		origin := spool.Origin{Via: spool.ViaSocket, UID: int(cred.Uid), PID: pid, Program: program}
+		place := &counted{UnixConn: c, leave: sync.OnceFunc(func() { l.leave(cred.Uid) })}
+		return newConn(place, origin, idleTimeout), nil
 	}
 }
 
