@@ -1,0 +1,155 @@
+package control
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+
+	"postino/spool"
+)
+
+// errBadRequest: a client that does not know this interface.
+var errBadRequest = errors.New("not a request that this postino knows")
+
+// errorTrailer is the HTTP trailer that says what was wrong with content that had
+// been sent in part already.
+const errorTrailer = "Postino-Error"
+
+// maxWhat is how many octets of what to trace are looked at: the length of the
+// longest line a header field may have (RFC 5322 §2.1.1).
+const maxWhat = 998
+
+func (s *Server) queue(w http.ResponseWriter, r *request) error {
+	return stream(w, r.view.Queue())
+}
+
+func (s *Server) message(w http.ResponseWriter, r *request) error {
+	id, err := r.id()
+	if err != nil {
+		return err
+	}
+	t, err := r.view.Show(id)
+	if err != nil {
+		return err
+	}
+	return answer(w, t)
+}
+
+func (s *Server) trace(w http.ResponseWriter, r *request) error {
+	what := r.URL.Query().Get("q")
+	if what == "" || len(what) > maxWhat {
+		return fmt.Errorf("%w: what to trace must have 1 to %d octets", errBadRequest, maxWhat)
+	}
+	return stream(w, r.view.Trace(what))
+}
+
+func (s *Server) capture(w http.ResponseWriter, r *request) error {
+	return stream(w, r.view.Captured())
+}
+
+func (s *Server) content(w http.ResponseWriter, r *request) error {
+	id, err := r.id()
+	if err != nil {
+		return err
+	}
+	content, err := r.view.Content(id)
+	if err != nil {
+		return err
+	}
+	defer content.Close()
+	w.Header().Set("Content-Type", "message/rfc822")
+	w.Header().Set("Trailer", errorTrailer)
+	source := &keepError{r: content}
+	_, _ = io.CopyBuffer(patient(w), source, make([]byte, chunk))
+	if source.err != nil {
+		w.Header().Set(errorTrailer, source.err.Error())
+	}
+	return nil
+}
+
+// keepError tells errors of reading from those of writing. It also hides what else
+// a reader can do, or a copy would go round the deadlines.
+type keepError struct {
+	r   io.Reader
+	err error
+}
+
+func (k *keepError) Read(p []byte) (int, error) {
+	n, err := k.r.Read(p)
+	if err != nil && err != io.EOF {
+		k.err = err
+	}
+	return n, err
+}
+
+func (r *request) id() (spool.ID, error) {
+	id, err := spool.ParseID(r.PathValue("id"))
+	if err != nil {
+		return 0, fmt.Errorf("%w: %w", errBadRequest, err)
+	}
+	return id, nil
+}
+
+// admin refuses h to ordinary users.
+func (s *Server) admin(h func(http.ResponseWriter, *request) error) func(http.ResponseWriter, *request) error {
+	return func(w http.ResponseWriter, r *request) error {
+		if !r.admin {
+			return ErrNotAllowed
+		}
+		return h(w, r)
+	}
+}
+
+// change answers with the message as f left it.
+func (s *Server) change(f func(*Server, spool.ID, int) (*spool.Message, error)) func(http.ResponseWriter, *request) error {
+	return s.admin(func(w http.ResponseWriter, r *request) error {
+		id, err := r.id()
+		if err != nil {
+			return err
+		}
+		m, err := f(s, id, r.peer.uid)
+		if errors.Is(err, spool.ErrNotFound) {
+			if _, finished := s.o.Spool.Message(id); finished == nil {
+				return fmt.Errorf("%s: %w: it is finished", id, ErrConflict)
+			}
+		}
+		if err != nil {
+			return err
+		}
+		return answer(w, newMessage(m, r.view.Access))
+	})
+}
+
+func (s *Server) retryAll(w http.ResponseWriter, _ *request) error {
+	s.o.Runner.Retry()
+	return answer(w, struct{}{})
+}
+
+func (s *Server) yield(w http.ResponseWriter, _ *request) error {
+	if !s.o.UntilEmpty || s.o.Yield == nil {
+		return fmt.Errorf("%w: this runner was started to stay: stop it instead", ErrConflict)
+	}
+	s.o.Yield()
+	return answer(w, struct{}{})
+}
+
+func (s *Server) retry(id spool.ID, _ int) (*spool.Message, error) {
+	m, err := s.o.Spool.Message(id)
+	if err == nil && m.Held != "" {
+		return nil, fmt.Errorf("%s: %w: it is held: release it", id, ErrConflict)
+	}
+	return s.o.Spool.Retry(id, false)
+}
+
+func (s *Server) release(id spool.ID, _ int) (*spool.Message, error) {
+	return s.o.Spool.Retry(id, true)
+}
+
+func (s *Server) hold(id spool.ID, uid int) (*spool.Message, error) {
+	return s.o.Spool.Hold(id, fmt.Sprintf("held by uid %d", uid))
+}
+
+func (s *Server) remove(id spool.ID, uid int) (*spool.Message, error) {
+	return s.o.Spool.Fail(id, spool.Reply{Status: "5.7.1", Text: fmt.Sprintf("deleted by uid %d", uid), Command: "delete"})
+}

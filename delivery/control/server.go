@@ -1,0 +1,235 @@
+package control
+
+import (
+	"context"
+	"errors"
+	"io"
+	"iter"
+	"log/slog"
+	"net"
+	"net/http"
+	"os"
+	"time"
+
+	"postino/delivery"
+	"postino/spool"
+)
+
+const (
+	// headerTimeout bounds the wait for a request, idleTimeout that for the next.
+	headerTimeout = 5 * time.Second
+	idleTimeout   = 30 * time.Second
+	// ioTimeout bounds one write of an answer, and on the other side one read.
+	ioTimeout = 10 * time.Second
+	// maxHeader bounds a request, in octets. Requests have no body, and the longest
+	// part of one is what to trace.
+	maxHeader = 16 << 10
+	// chunk is how many octets of an answer are written at a time.
+	chunk = 32 << 10
+)
+
+// ErrNotAllowed: only those who administer the runner may do that.
+var ErrNotAllowed = errors.New("not allowed: only root, the runner's user and members of its group may do that")
+
+// ErrConflict: the message, or the runner, is not in a state for that.
+var ErrConflict = errors.New("not possible now")
+
+// Options are what a Server needs. Spool and Runner must be set.
+type Options struct {
+	Spool  *spool.Spool
+	Runner *delivery.Runner
+	// Owner and Group are the runner's: that user and the members of that group
+	// may do what root may.
+	Owner, Group int
+	// MailqAll reports whether everybody may see everybody's addresses and reasons;
+	// nil means no.
+	MailqAll func() bool
+	// Yield tells the runner to end, so that another may take the spool. It must not
+	// block. It is asked only when UntilEmpty is set.
+	Yield      func()
+	UntilEmpty bool
+	// Version, Started and Mode are told to whoever asks. A nil Mode is "".
+	Version string
+	Started time.Time
+	Mode    func() string
+	// Log takes what goes wrong inside the server; nil means nowhere.
+	Log *slog.Logger
+}
+
+// Server answers on control.sock.
+type Server struct {
+	o    Options
+	http *http.Server
+}
+
+// NewServer returns a Server; Serve starts it.
+func NewServer(o Options) *Server {
+	if o.Log == nil {
+		o.Log = slog.New(slog.DiscardHandler)
+	}
+	s := &Server{o: o}
+	s.http = &http.Server{
+		Handler:           s.routes(),
+		ReadHeaderTimeout: headerTimeout,
+		ReadTimeout:       headerTimeout,
+		WriteTimeout:      ioTimeout,
+		IdleTimeout:       idleTimeout,
+		MaxHeaderBytes:    maxHeader,
+		ErrorLog:          slog.NewLogLogger(o.Log.Handler(), slog.LevelWarn),
+		ConnContext: func(ctx context.Context, c net.Conn) context.Context {
+			return context.WithValue(ctx, peerKey{}, c.(*visitor).peer)
+		},
+	}
+	return s
+}
+
+type peerKey struct{}
+
+// Serve answers those who connect to l, which must be a unix socket, until
+// Shutdown.
+func (s *Server) Serve(l net.Listener) error {
+	err := s.http.Serve(&gate{Listener: l, isAdmin: s.o.isAdmin, users: make(map[int]int)})
+	if errors.Is(err, http.ErrServerClosed) {
+		return nil
+	}
+	return err
+}
+
+// Shutdown closes the listener, lets answers under way finish until ctx ends, and
+// then cuts them.
+func (s *Server) Shutdown(ctx context.Context) {
+	if s.http.Shutdown(ctx) != nil {
+		s.http.Close()
+	}
+}
+
+// request is one request and who made it.
+type request struct {
+	*http.Request
+	peer  peer
+	admin bool
+	view  View
+}
+
+func (s *Server) routes() http.Handler {
+	mux := http.NewServeMux()
+	for pattern, h := range map[string]func(http.ResponseWriter, *request) error{
+		"GET /status":        s.status,
+		"GET /queue":         s.queue,
+		"GET /message/{id}":  s.message,
+		"GET /trace":         s.trace,
+		"GET /capture":       s.capture,
+		"GET /content/{id}":  s.content,
+		"POST /retry":        s.admin(s.retryAll),
+		"POST /yield":        s.admin(s.yield),
+		"POST /retry/{id}":   s.change((*Server).retry),
+		"POST /release/{id}": s.change((*Server).release),
+		"POST /hold/{id}":    s.change((*Server).hold),
+		"POST /delete/{id}":  s.change((*Server).remove),
+	} {
+		mux.HandleFunc(pattern, func(w http.ResponseWriter, r *http.Request) {
+			if err := h(w, s.request(r)); err != nil {
+				fail(w, err)
+			}
+		})
+	}
+	return mux
+}
+
+func (s *Server) request(r *http.Request) *request {
+	p := r.Context().Value(peerKey{}).(peer)
+	admin := s.o.isAdmin(p)
+	all := admin || s.o.MailqAll != nil && s.o.MailqAll()
+	return &request{Request: r, peer: p, admin: admin,
+		view: View{Spool: s.o.Spool, Access: Access{UID: p.uid, All: all, Admin: admin}}}
+}
+
+// failure is the body of every answer that is no success.
+type failure struct {
+	Error string `json:"error"`
+}
+
+func fail(w http.ResponseWriter, err error) {
+	code := http.StatusInternalServerError
+	switch {
+	case errors.Is(err, spool.ErrNotFound):
+		code = http.StatusNotFound
+	case errors.Is(err, ErrContentGone):
+		code = http.StatusGone
+	case errors.Is(err, ErrNotAllowed):
+		code = http.StatusForbidden
+	case errors.Is(err, ErrConflict):
+		code = http.StatusConflict
+	case errors.Is(err, errBadRequest):
+		code = http.StatusBadRequest
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(code)
+	line, _ := Line(failure{Error: err.Error()}) // a string always encodes
+	_, _ = w.Write(line)                         // who has gone does not mind
+}
+
+// answer writes one object.
+func answer(w http.ResponseWriter, v any) error {
+	line, err := Line(v)
+	if err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	_, _ = w.Write(line)
+	return nil
+}
+
+// stream writes one object a line. An element that is an error is a line with
+// that error, and the rest follows.
+func stream[T any](w http.ResponseWriter, elements iter.Seq2[T, error]) error {
+	w.Header().Set("Content-Type", "application/jsonl")
+	out := patient(w)
+	var buf []byte
+	for v, err := range elements {
+		var line []byte
+		if err == nil {
+			line, err = Line(v)
+		}
+		if err != nil {
+			line, _ = Line(failure{Error: err.Error()})
+		}
+		if buf = append(buf, line...); len(buf) >= chunk {
+			if _, err := out.Write(buf); err != nil {
+				return nil // nobody listens any more
+			}
+			buf = buf[:0]
+		}
+	}
+	_, _ = out.Write(buf)
+	return nil
+}
+
+// patient gives each write to w its own deadline, so that a long answer may take
+// as long as its reader goes on reading.
+func patient(w http.ResponseWriter) io.Writer {
+	return patientWriter{w, http.NewResponseController(w)}
+}
+
+type patientWriter struct {
+	w   io.Writer
+	ctl *http.ResponseController
+}
+
+func (p patientWriter) Write(b []byte) (int, error) {
+	if err := p.ctl.SetWriteDeadline(time.Now().Add(ioTimeout)); err != nil {
+		return 0, err
+	}
+	return p.w.Write(b)
+}
+
+func (s *Server) status(w http.ResponseWriter, _ *request) error {
+	st := Status{
+		PID: os.Getpid(), Version: s.o.Version, Pending: s.o.Runner.Pending(),
+		Started: s.o.Started.UTC(), UptimeMS: time.Since(s.o.Started).Milliseconds(), UntilEmpty: s.o.UntilEmpty,
+	}
+	if s.o.Mode != nil {
+		st.Mode = s.o.Mode()
+	}
+	return answer(w, st)
+}
