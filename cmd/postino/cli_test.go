@@ -1,0 +1,391 @@
+package main
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+
+	"postino/delivery/control"
+	"postino/spool"
+	"postino/spool/address"
+)
+
+const (
+	testOwner    = 1999  // of the spool; no user of the system
+	testStranger = 65534 // an ordinary user
+)
+
+// built is the program.
+var built = sync.OnceValues(func() ([]byte, error) {
+	dir, err := os.MkdirTemp("", "postino")
+	if err != nil {
+		return nil, err
+	}
+	defer os.RemoveAll(dir)
+	path := filepath.Join(dir, "postino")
+	if out, err := exec.Command("go", "build", "-o", path, ".").CombinedOutput(); err != nil {
+		return nil, fmt.Errorf("%w: %s", err, out)
+	}
+	return os.ReadFile(path)
+})
+
+// place is a directory with the program under all its names, and a spool that
+// belongs to testOwner.
+type place struct {
+	dir, spool, config string
+}
+
+func newPlace(t *testing.T) *place {
+	t.Helper()
+	if os.Geteuid() != 0 {
+		t.Skip("only root can become somebody else")
+	}
+	p := &place{dir: t.TempDir()}
+	p.spool, p.config = filepath.Join(p.dir, "spool"), filepath.Join(p.dir, "postino.toml")
+	steps := []error{
+		os.Chmod(filepath.Dir(p.dir), 0o755), os.Chmod(p.dir, 0o755),
+		os.Mkdir(p.spool, 0o755), os.Chown(p.spool, testOwner, testOwner),
+		os.WriteFile(p.config, []byte("hostname = \"h.test\"\nmode = \"hold\"\n"), 0o644),
+	}
+	program, err := built()
+	if err != nil {
+		t.Fatal(err)
+	}
+	steps = append(steps, os.WriteFile(filepath.Join(p.dir, "postino"), program, 0o755))
+	for _, name := range []string{"sendmail", "mailq", "newaliases", "runq", "hoststat", "smtpd"} {
+		steps = append(steps, os.Symlink("postino", filepath.Join(p.dir, name)))
+	}
+	if err := errors.Join(steps...); err != nil {
+		t.Fatal(err)
+	}
+	return p
+}
+
+// command is a command line to be run as a user.
+func (p *place) command(t *testing.T, uid uint32, line ...string) *exec.Cmd {
+	t.Helper()
+	cmd := exec.Command(filepath.Join(p.dir, line[0]), line[1:]...)
+	cmd.Env = []string{"POSTINO_SPOOL=" + p.spool, "POSTINO_CONFIG=" + p.config, "TZ=UTC"}
+	cmd.Dir = "/"
+	cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: uid, Gid: uid}}
+	return cmd
+}
+
+type result struct {
+	stdout, stderr string
+	status         int
+}
+
+func (p *place) run(t *testing.T, uid uint32, line ...string) result {
+	t.Helper()
+	cmd := p.command(t, uid, line...)
+	var stdout, stderr bytes.Buffer
+	cmd.Stdout, cmd.Stderr = &stdout, &stderr
+	// A message that nobody may take for one.
+	cmd.Stdin = strings.NewReader("To: bob@example.net\n\nhi\n")
+	err := cmd.Run()
+	var exit *exec.ExitError
+	if err != nil && !errors.As(err, &exit) {
+		t.Fatal(err)
+	}
+	return result{stdout.String(), stderr.String(), cmd.ProcessState.ExitCode()}
+}
+
+// store puts a message into the spool while nobody has it.
+func (p *place) store(t *testing.T, uid int, subject string) spool.ID {
+	t.Helper()
+	s, err := spool.Open(p.spool, spool.Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() {
+		if err := s.Close(); err != nil {
+			t.Error(err)
+		}
+		entries, err := os.ReadDir(p.spool)
+		for _, e := range entries {
+			err = errors.Join(err, os.Chown(filepath.Join(p.spool, e.Name()), testOwner, testOwner))
+		}
+		if err != nil {
+			t.Error(err)
+		}
+	}()
+	d, err := s.NewDraft(0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	io.WriteString(d, "Subject: "+subject+"\r\n\r\nhello\r\n")
+	id, err := d.Commit(&spool.Message{
+		Arrived: arrival, Sender: address.Address{Local: "alice", Domain: "example.net"}, Subject: subject,
+		Recipients: []spool.Recipient{{Address: address.Address{Local: "bob", Domain: "example.org"}, Status: spool.Queued}},
+		Origin:     spool.Origin{Via: spool.ViaSocket, UID: uid},
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return id
+}
+
+// start runs the runner until the test ends.
+func (p *place) start(t *testing.T, uid uint32) {
+	t.Helper()
+	cmd := p.command(t, uid, "postino", "run")
+	var log bytes.Buffer
+	cmd.Stderr = &log
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(sync.OnceFunc(func() {
+		_ = cmd.Process.Signal(syscall.SIGTERM)
+		if err := cmd.Wait(); err != nil {
+			t.Errorf("runner: %v\n%s", err, log.String())
+		}
+	}))
+	p.await(t)
+}
+
+func (p *place) await(t *testing.T) control.Status {
+	t.Helper()
+	c := control.Dial(p.spool)
+	defer c.Close()
+	for range 1000 {
+		if st, err := c.Status(t.Context()); err == nil {
+			return st
+		}
+		time.Sleep(10 * time.Millisecond)
+	}
+	t.Fatal("the runner does not answer")
+	return control.Status{}
+}
+
+func TestWithoutRunnerTheSpoolIsReadByItsOwnerAndRoot(t *testing.T) {
+	p := newPlace(t)
+	id := p.store(t, 1500, "hello")
+	drop := filepath.Join(p.spool, spool.DropDir)
+	if err := errors.Join(os.Mkdir(drop, 0o733), os.Chmod(drop, 0o733|os.ModeSticky|os.ModeSetgid), os.Chown(drop, testOwner, testOwner),
+		os.WriteFile(filepath.Join(drop, "06423b2f1c0a5e770000000000000000"), []byte(session), 0o644)); err != nil {
+		t.Fatal(err)
+	}
+	// Root reads as the owner: what the owner cannot read is not there.
+	unreadable := filepath.Join(drop, "06423b2f1c0a5e780000000000000000")
+	if err := errors.Join(os.WriteFile(unreadable, []byte(session), 0o600), os.Chown(unreadable, 1500, 1500)); err != nil {
+		t.Fatal(err)
+	}
+	for _, uid := range []uint32{0, testOwner} {
+		r := p.run(t, uid, "mailq")
+		if r.status != 0 || !strings.Contains(r.stdout, id.String()+" ") || !strings.Contains(r.stdout, "06423B2F1C0A5E77 ") ||
+			!strings.HasSuffix(r.stdout, "\n-- 0 Kbytes in 2 Requests.\n") {
+			t.Errorf("mailq as %d: %+v", uid, r)
+		}
+		if r := p.run(t, uid, "postino", "trace", "bob@EXAMPLE.org", "--json"); r.status != 0 || !strings.Contains(r.stdout, `"id":"`+id.String()) {
+			t.Errorf("trace as %d: %+v", uid, r)
+		}
+		if r := p.run(t, uid, "postino", "show", id.String(), "--content"); r.stdout != "Subject: hello\r\n\r\nhello\r\n" {
+			t.Errorf("show --content as %d: %+v", uid, r)
+		}
+	}
+	for _, line := range [][]string{{"mailq"}, {"sendmail", "-bp"}, {"sendmail", "-bP"}, {"postino", "queue", "--json"}, {"postino", "trace", "x"}} {
+		r := p.run(t, testStranger, line...)
+		want := line[0] + `: the runner is not running and only its user may read the spool: ask root, or start it with "postino run"` + "\n"
+		if r.status != 69 || r.stderr != want || r.stdout != "" {
+			t.Errorf("%v as a stranger: %+v", line, r)
+		}
+	}
+	for _, e := range []string{"spool.db", "lock"} {
+		info, err := os.Stat(filepath.Join(p.spool, e))
+		if err != nil || !ownedBy(info, testOwner) {
+			t.Errorf("%s is not the owner's any more: %v", e, err)
+		}
+	}
+}
+
+func TestWithRunnerEverybodyGetsAnAnswer(t *testing.T) {
+	p := newPlace(t)
+	id := p.store(t, 1500, "hello").String()
+	p.start(t, 0) // as root: it becomes the owner
+	for _, tt := range []struct {
+		uid    uint32
+		line   string
+		status int
+		stdout string // a part of it; "-" means nothing
+		stderr string
+	}{
+		{testStranger, "mailq", 0, "[hidden]", ""},
+		{testStranger, "sendmail -bP", 0, "1\n", ""},
+		{1500, "sendmail -bp", 0, "bob@example.org\n\n-- 0 Kbytes in 1 Request.\n", ""},
+		{testStranger, "postino trace bob@example.org", 1, "-", "no message known"},
+		{testStranger, "postino show " + id, 1, "-", "no such message"},
+		{testStranger, "postino hold " + id, 77, "-", "not allowed"},
+		{testStranger, "sendmail -q", 0, "-", ""},
+		{testStranger, "runq", 0, "-", ""},
+		{0, "sendmail -q30m", 0, "-", ""},
+		{0, "sendmail -qI000000", 0, "-", ""},
+		{0, "postino hold " + id, 0, "1 message held\n", ""},
+		{testOwner, "postino show " + id, 0, "held by uid 0", ""},
+		{testOwner, "postino retry " + id, 1, "-", "release it"},
+		{testOwner, "postino release --all", 0, "1 message released\n", ""},
+		{testOwner, "postino retry --all", 0, "-", ""},
+		{testOwner, "postino retry --json " + id, 0, `"status":"queued"`, ""},
+		{0, "postino delete " + id + " 0000000000000001", 1, "1 message deleted\n", "0000000000000001: no such message"},
+		{0, "mailq", 0, "Mail queue is empty\n", ""},
+		{0, "postino trace hello", 0, "5.7.1 deleted by uid 0", ""},
+		{0, "postino show " + id + " --content", 1, "-", "content is gone"},
+		{0, "postino run", 1, "-", "held by pid"},
+	} {
+		r := p.run(t, tt.uid, strings.Fields(tt.line)...)
+		if r.status != tt.status || !strings.Contains(r.stderr, tt.stderr) || tt.stderr == "" && r.stderr != "" ||
+			tt.stdout == "-" && r.stdout != "" || tt.stdout != "-" && !strings.Contains(r.stdout, tt.stdout) {
+			t.Errorf("%q as %d: got %+v, want %+v", tt.line, tt.uid, r, tt)
+		}
+	}
+}
+
+func TestCommandLines(t *testing.T) {
+	p := newPlace(t)
+	bad := filepath.Join(p.dir, "bad.toml")
+	if err := os.WriteFile(bad, []byte("nonsense = 1\n"), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	for _, tt := range []struct {
+		line   string
+		status int
+		stdout string // "-" means nothing
+		stderr string
+	}{
+		{"postino", 64, "-", "no command"},
+		{"postino nonsense", 64, "-", `"nonsense" is not a command`},
+		{"postino config", 64, "-", "not complete"},
+		{"postino help", 0, "trace WHAT", ""},
+		{"postino --help", 0, "trace WHAT", ""},
+		{"postino config --help", 0, "config check", ""},
+		{"postino help config show", 0, "usage: postino config show", ""},
+		{"postino trace --help", 0, "postino trace bob@example.org", ""},
+		{"postino queue --nonsense", 64, "-", "postino help queue"},
+		{"postino show xyz", 64, "-", "not a queue ID"},
+		{"postino hold", 64, "-", "--all"},
+		{"postino hold --all 0000000000000001", 64, "-", "--all"},
+		{"postino hold 0000000000000001", 69, "-", "not running"},
+		{"postino show 0000000000000001", 1, "-", "no such message"},
+		{"postino trace <unknown@id>", 1, "-", "no message known"},
+		{"postino trace -- -x", 1, "-", `"-x"`},
+		{"postino capture list", 0, "-", ""},
+		{"postino capture show 0000000000000001", 1, "-", "no such message"},
+		{"postino version --json", 0, `{"version":"dev"}` + "\n", ""},
+		{"postino config check", 0, ": ok\n", ""},
+		{"postino config check " + bad, 78, "-", "nonsense"},
+		{"postino --config " + bad + " config check", 78, "-", "nonsense"},
+		{"postino config show --config " + bad, 78, "-", "nonsense"},
+		{"postino config check " + bad + ".missing", 78, "-", "no such file"},
+		{"postino config show", 0, `mode = "hold"`, ""},
+		{"postino --spool " + bad + ".missing queue", 69, "-", "start the runner once"},
+		{"postino queue", 0, "Mail queue is empty\n", ""},
+		{"mailq -v", 0, "Mail queue is empty\n", ""},
+		{"sendmail -bp", 0, "Mail queue is empty\n", ""},
+		{"sendmail -bp -t", 64, "-", "takes neither"},
+		{"mailq bob", 64, "-", "takes neither"},
+		{"mailq --help", 0, "usage: mailq", ""},
+		{"newaliases", 0, "-", ""},
+		{"newaliases -bp", 0, "-", ""},
+		{"sendmail -bi", 0, "-", ""},
+		{"sendmail -I", 0, "-", ""},
+		{"sendmail -bh", 0, "-", ""},
+		{"sendmail -bH", 0, "-", ""},
+		{"hoststat", 0, "-", ""},
+		{"sendmail -q", 0, "-", ""},
+		{"sendmail -qf -v", 0, "-", ""},
+		{"sendmail -bV", 0, "postino dev\n", ""},
+		{"sendmail -bv bob@example.net", 64, "-", "not part of this version"},
+		{"sendmail -bt", 64, "-", "-bt is not a mode"},
+		{"sendmail -be ${run{id}}", 64, "-", "-be is not a mode"},
+		{"sendmail -bm bob@example.net", 64, "-", "takes no messages"},
+		{"sendmail bob@example.net", 64, "-", "takes no messages"},
+		{"sendmail -b", 64, "-", "needs a value"},
+		{"sendmail -y -bp", 64, "-", "not an option"},
+	} {
+		r := p.run(t, 0, strings.Fields(tt.line)...)
+		if r.status != tt.status || !strings.Contains(r.stderr, tt.stderr) || tt.stderr == "" && r.stderr != "" ||
+			tt.stdout == "-" && r.stdout != "" || tt.stdout != "-" && !strings.Contains(r.stdout, tt.stdout) {
+			t.Errorf("%q: got %+v, want %+v", tt.line, r, tt)
+		}
+	}
+	for _, line := range []string{"sendmail -bd", "sendmail -bD", "sendmail -bl", "smtpd"} {
+		if r := p.run(t, testStranger, strings.Fields(line)...); r.status != 77 {
+			t.Errorf("%q as a stranger: %+v", line, r)
+		}
+	}
+	// PA-002: nobody makes us open a file by -C.
+	if r := p.run(t, testStranger, "sendmail", "-C/etc/shadow", "-bp"); r.status != 64 || strings.Contains(r.stderr, "root:") {
+		t.Errorf("-C as a stranger: %+v", r)
+	}
+}
+
+func TestDaemonRunsAsTheOwnerAndIsReadyWhenBdReturns(t *testing.T) {
+	p := newPlace(t)
+	if r := p.run(t, 0, "sendmail", "-bd", "-q30m"); r != (result{}) {
+		t.Fatalf("got %+v", r)
+	}
+	st := p.await(t)
+	t.Cleanup(func() {
+		_ = syscall.Kill(st.PID, syscall.SIGTERM)
+		for range 500 {
+			if syscall.Kill(st.PID, 0) != nil {
+				break
+			}
+			time.Sleep(10 * time.Millisecond)
+		}
+		// The second -bd waited for the end of what it started, or that would have
+		// the spool now.
+		for _, pid := range p.runners(t) {
+			t.Errorf("runner %d is left", pid)
+			_ = syscall.Kill(pid, syscall.SIGKILL)
+		}
+	})
+	status, err := os.ReadFile("/proc/" + strconv.Itoa(st.PID) + "/status")
+	if err != nil || !strings.Contains(string(status), "Uid:\t1999\t1999\t1999\t1999\n") || !strings.Contains(string(status), "Groups:\t1999 \n") {
+		t.Errorf("the runner is\n%s%v", status, err)
+	}
+	if r := p.run(t, 0, "sendmail", "-bd"); r != (result{}) {
+		t.Errorf("a second -bd: %+v", r)
+	}
+}
+
+// runners returns the IDs of the processes that have the place's spool.
+func (p *place) runners(t *testing.T) []int {
+	t.Helper()
+	lines, err := filepath.Glob("/proc/[0-9]*/cmdline")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var pids []int
+	for _, path := range lines {
+		if line, err := os.ReadFile(path); err == nil && bytes.Contains(line, []byte(p.spool)) {
+			pid, _ := strconv.Atoi(strings.Split(path, "/")[2])
+			pids = append(pids, pid)
+		}
+	}
+	return pids
+}
+
+func TestDaemonThatCannotStartSaysWhere(t *testing.T) {
+	p := newPlace(t)
+	if err := os.WriteFile(p.config, []byte("nonsense = 1\n"), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	r := p.run(t, 0, "sendmail", "-bd")
+	if r.status != 69 || !strings.Contains(r.stderr, spool.LogFile) {
+		t.Errorf("got %+v", r)
+	}
+	if log, err := os.ReadFile(filepath.Join(p.spool, spool.LogFile)); err != nil || !strings.Contains(string(log), "nonsense") {
+		t.Errorf("log: %q, %v", log, err)
+	}
+}

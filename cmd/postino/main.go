@@ -1,0 +1,177 @@
+// Command postino runs the mail queue and is how people look after it. Under the
+// names of sendmail's relatives (mailq, newaliases, …) it does what they do.
+package main
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"flag"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"postino/spool"
+)
+
+// version is set by the linker: -ldflags "-X main.version=1.2.3".
+var version = "dev"
+
+const (
+	defaultConfig = "/etc/postino/postino.toml"
+	defaultSpool  = "/var/spool/postino"
+)
+
+// app is one call of the program: what it was told by its surroundings.
+type app struct {
+	name   string // what messages begin with
+	config string // path of postino.toml
+	spool  string // the spool directory
+	stdin  io.Reader
+	stdout io.Writer
+	stderr io.Writer
+	zone   *time.Location // of the times people read
+}
+
+func main() {
+	a := &app{
+		name:   "postino",
+		config: env("POSTINO_CONFIG", defaultConfig),
+		spool:  env("POSTINO_SPOOL", defaultSpool),
+		stdin:  os.Stdin, stdout: os.Stdout, stderr: os.Stderr,
+		zone: time.Local,
+	}
+	os.Exit(a.main(context.Background(), os.Args))
+}
+
+func env(name, otherwise string) string {
+	if v := os.Getenv(name); v != "" {
+		return v
+	}
+	return otherwise
+}
+
+// main is the program; it returns the exit status.
+func (a *app) main(ctx context.Context, argv []string) int {
+	if len(argv) == 0 {
+		argv = []string{"postino"} // execve allows that
+	}
+	var err error
+	if name := filepath.Base(argv[0]); isSendmail(name) {
+		a.name = name
+		err = a.sendmail(ctx, name, argv[1:])
+	} else {
+		err = a.postino(ctx, argv[1:])
+	}
+	a.report(err)
+	return exitStatus(err)
+}
+
+// report prints err on standard error, each of its lines with our name.
+func (a *app) report(err error) {
+	if err == nil || errors.Is(err, flag.ErrHelp) {
+		return
+	}
+	for line := range strings.SplitSeq(err.Error(), "\n") {
+		fmt.Fprintf(a.stderr, "%s: %s\n", a.name, spool.CleanText(line)) // who closed it reads the status instead
+	}
+}
+
+// output has f write to standard output; nothing is printed when f fails before
+// it has much to say.
+func (a *app) output(f func(w io.Writer) error) error {
+	var buf bytes.Buffer
+	err := f(&buf)
+	if _, writeErr := a.stdout.Write(buf.Bytes()); writeErr != nil {
+		err = errors.Join(err, &exitError{status: exIO, err: fmt.Errorf("standard output: %w", writeErr)})
+	}
+	return err
+}
+
+// postino runs the command that args name.
+func (a *app) postino(ctx context.Context, args []string) error {
+	o := options{}
+	early := a.flags("postino", &o, nil)
+	if err := early.Parse(args); err != nil {
+		return a.badFlags(err, nil)
+	}
+	args = early.Args()
+	if len(args) == 0 {
+		return usageError(`no command: "postino help" lists them`)
+	}
+	c, args, err := findCommand(args)
+	if errors.Is(err, flag.ErrHelp) {
+		return a.output(overview)
+	}
+	if err != nil {
+		return err
+	}
+	operands, err := parseAnywhere(a.flags(c.name, &o, c.flags), args)
+	if err != nil {
+		return a.badFlags(err, c)
+	}
+	return c.run(ctx, a, o, operands)
+}
+
+// options are the flags of all commands; each command takes some of them.
+type options struct {
+	json, all, content, untilEmpty bool
+}
+
+// flags returns the flag set of a command: --config and --spool, and those it
+// names.
+func (a *app) flags(name string, o *options, names []string) *flag.FlagSet {
+	fs := flag.NewFlagSet(name, flag.ContinueOnError)
+	fs.SetOutput(io.Discard)
+	fs.StringVar(&a.config, "config", a.config, "")
+	fs.StringVar(&a.spool, "spool", a.spool, "")
+	for _, n := range names {
+		switch n {
+		case "json":
+			fs.BoolVar(&o.json, n, o.json, "")
+		case "all":
+			fs.BoolVar(&o.all, n, false, "")
+		case "content":
+			fs.BoolVar(&o.content, n, false, "")
+		case "until-empty":
+			fs.BoolVar(&o.untilEmpty, n, false, "")
+		}
+	}
+	return fs
+}
+
+// parseAnywhere parses flags before, between and behind operands, up to a "--",
+// and returns the operands.
+func parseAnywhere(fs *flag.FlagSet, args []string) (operands []string, err error) {
+	for {
+		if err := fs.Parse(args); err != nil {
+			return nil, err
+		}
+		rest := fs.Args()
+		if parsed := len(args) - len(rest); len(rest) == 0 || parsed > 0 && args[parsed-1] == "--" {
+			return append(operands, rest...), nil
+		}
+		operands, args = append(operands, rest[0]), rest[1:]
+	}
+}
+
+// badFlags is what to do when flags cannot be parsed: help where that was asked
+// for, else an error.
+func (a *app) badFlags(err error, c *command) error {
+	if !errors.Is(err, flag.ErrHelp) {
+		hint := "postino help"
+		if c != nil {
+			hint += " " + c.name
+		}
+		return usageError("%v: %q shows the usage", err, hint)
+	}
+	return a.output(func(w io.Writer) error {
+		if c == nil {
+			return overview(w)
+		}
+		return c.help(w)
+	})
+}

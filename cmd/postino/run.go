@@ -1,0 +1,289 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"log/slog"
+	"os"
+	"os/signal"
+	"path/filepath"
+	"sync/atomic"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"postino/config"
+	"postino/delivery"
+	"postino/delivery/control"
+	"postino/spool"
+	"postino/spool/submit"
+)
+
+const (
+	// linger is how long a runner started for the moment waits for more mail before
+	// it ends, so that a burst of submissions does not start one for each.
+	linger = 2 * time.Second
+	// idlePoll is how often such a runner looks whether it is done.
+	idlePoll = 100 * time.Millisecond
+	// intakeGrace is how long submissions under way may go on at the end.
+	intakeGrace = 5 * time.Second
+	// yieldWait is how long a full runner waits for one started for the moment to
+	// give up the spool: its attempts may need their grace.
+	yieldWait = 40 * time.Second
+)
+
+// service is a running `postino run`.
+type service struct {
+	app        *app
+	untilEmpty bool
+	log        *slog.Logger
+	config     atomic.Pointer[config.Config]
+	spool      *spool.Spool
+	runner     *delivery.Runner
+	intake     *submit.Server // the one that takes submissions now; replaced by the main goroutine alone
+	yield      chan struct{}  // somebody with the right to asked us to end
+	started    time.Time
+}
+
+// runRunner is the run command: it has the spool until it is told to stop, or,
+// with --until-empty, until there is nothing left to do.
+func runRunner(ctx context.Context, a *app, untilEmpty bool) error {
+	ctx, stop := signal.NotifyContext(ctx, unix.SIGTERM, unix.SIGINT)
+	defer stop()
+	forgetCaller()
+	if err := prepareSpool(a.spool); err != nil {
+		return err
+	}
+	c, err := config.Load(a.config)
+	if err != nil {
+		return &exitError{status: exConfig, err: err}
+	}
+	out, err := logOutput(a, untilEmpty)
+	if err != nil {
+		return err
+	}
+	svc := &service{app: a, untilEmpty: untilEmpty, log: newLogger(out, c.Log), yield: make(chan struct{}, 1), started: time.Now()}
+	svc.config.Store(c)
+	if svc.runner, err = delivery.New(c, svc.log); err != nil {
+		return &exitError{status: exConfig, err: err}
+	}
+	defer svc.runner.Close()
+	if svc.spool, err = svc.open(ctx); err != nil || svc.spool == nil {
+		return err
+	}
+	err = svc.run(ctx)
+	if closeErr := svc.spool.Close(); err == nil {
+		err = closeErr
+	}
+	svc.log.Info("stopped")
+	return err
+}
+
+// forgetCaller undoes what a caller of sendmail may have set for itself and handed
+// down to the runner that its front end started: a umask, and a limit on the size
+// of files that the spool would run into.
+func forgetCaller() {
+	unix.Umask(0o022)
+	var l unix.Rlimit
+	if unix.Getrlimit(unix.RLIMIT_FSIZE, &l) == nil {
+		l.Cur = l.Max
+		_ = unix.Setrlimit(unix.RLIMIT_FSIZE, &l)
+	}
+}
+
+// prepareSpool makes the spool directory usable by callers before anything can go
+// wrong with the configuration: whoever submits needs drop/ and nothing else.
+func prepareSpool(dir string) error {
+	if err := os.MkdirAll(dir, 0o755); err != nil {
+		return fmt.Errorf("spool directory: %w", err)
+	}
+	if err := becomeOwner(dir); err != nil {
+		return err
+	}
+	drop := filepath.Join(dir, spool.DropDir)
+	if err := os.Mkdir(drop, 0o733); err != nil && !errors.Is(err, fs.ErrExist) {
+		return err
+	}
+	// Sticky, so that nobody takes another's file away; setgid, so that the files
+	// are readable by the runner's group.
+	return os.Chmod(drop, 0o733|fs.ModeSticky|fs.ModeSetgid)
+}
+
+// open opens the spool. A runner started for the moment gives way where another
+// one has it, and the result is nil once that one has taken all there is.
+func (svc *service) open(ctx context.Context) (*spool.Spool, error) {
+	deadline := time.Now().Add(yieldWait)
+	asked := false
+	for {
+		s, err := spool.Open(svc.app.spool, spool.Options{Queued: svc.runner.Queued})
+		var locked *spool.LockedError
+		if !errors.As(err, &locked) || ctx.Err() != nil || time.Now().After(deadline) {
+			return s, err
+		}
+		if svc.untilEmpty {
+			if waiting, dropErr := submit.DropsWaiting(svc.app.spool); dropErr != nil || !waiting {
+				return nil, dropErr
+			}
+		} else if !asked {
+			if asked = askToYield(ctx, svc.app.spool); !asked {
+				return nil, err
+			}
+		}
+		time.Sleep(idlePoll)
+	}
+}
+
+// askToYield asks the runner that has the spool to end, if it was started for the
+// moment alone.
+func askToYield(ctx context.Context, dir string) bool {
+	client := control.Dial(dir)
+	defer client.Close()
+	status, err := client.Status(ctx)
+	return err == nil && status.UntilEmpty && client.Yield(ctx) == nil
+}
+
+func (svc *service) run(ctx context.Context) error {
+	svc.log.Info("started", "version", version, "spool", svc.app.spool, "mode", string(svc.config.Load().Mode))
+	hangup := make(chan os.Signal, 1)
+	signal.Notify(hangup, unix.SIGHUP)
+	defer signal.Stop(hangup)
+	svc.runner.Load(svc.spool)
+
+	ctrl, err := svc.serveControl()
+	if err != nil {
+		return err
+	}
+	defer ctrl()
+	runCtx, stopRunner := context.WithCancel(context.WithoutCancel(ctx))
+	defer stopRunner()
+	ran := make(chan error, 1)
+	go func() { ran <- svc.runner.Run(runCtx, svc.spool) }()
+
+	for again := true; again; {
+		end, err := svc.takeIn()
+		if err != nil {
+			stopRunner()
+			<-ran
+			return err
+		}
+		again = svc.wait(ctx, hangup, ran)
+		end(again)
+		again = again && svc.runner.Pending() > 0
+	}
+	stopRunner()
+	return <-ran
+}
+
+// wait returns when submissions have to stop: for good, or, when the result is
+// true, to find out whether nothing is left to do.
+func (svc *service) wait(ctx context.Context, hangup <-chan os.Signal, ran chan error) bool {
+	poll := time.NewTicker(idlePoll)
+	defer poll.Stop()
+	busy := time.Now()
+	for {
+		select {
+		case <-ctx.Done():
+			return false
+		case <-svc.yield:
+			return false
+		case err := <-ran:
+			ran <- err
+			return false
+		case <-hangup:
+			svc.reload()
+		case <-poll.C:
+			if !svc.untilEmpty || svc.runner.Pending() > 0 {
+				busy = time.Now()
+			} else if time.Since(busy) > linger {
+				return true
+			}
+		}
+	}
+}
+
+// takeIn begins to take submissions. The function it returns ends that; with
+// last, it looks into drop/ once more when nobody can reach the socket any more.
+func (svc *service) takeIn() (end func(last bool), err error) {
+	srv := submit.New(svc.spool, policy(svc.config.Load()), svc.log)
+	svc.intake = srv
+	l, err := listen(svc.app.spool, spool.SubmitSocket)
+	if err != nil {
+		return nil, err
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	done := make(chan error, 2)
+	go func() { done <- srv.Serve(l) }()
+	go func() { done <- srv.Drops(ctx) }()
+	return func(last bool) {
+		_ = os.Remove(filepath.Join(svc.app.spool, spool.SubmitSocket))
+		l.Close()
+		cancel()
+		for range cap(done) {
+			if err := <-done; err != nil {
+				svc.log.Error("submissions ended", "err", err)
+			}
+		}
+		grace, cancel := context.WithTimeout(context.Background(), intakeGrace)
+		defer cancel()
+		if last {
+			if err := srv.ScanDrops(grace); err != nil {
+				svc.log.Error("drop directory not read", "err", err)
+			}
+		}
+		srv.Shutdown(grace)
+	}, nil
+}
+
+func (svc *service) serveControl() (end func(), err error) {
+	l, err := listen(svc.app.spool, spool.ControlSocket)
+	if err != nil {
+		return nil, err
+	}
+	srv := control.NewServer(control.Options{
+		Spool: svc.spool, Runner: svc.runner, Owner: os.Geteuid(), Group: os.Getegid(), Version: version,
+		UntilEmpty: svc.untilEmpty, Started: svc.started, Log: svc.log,
+		Mode:     func() string { return string(svc.config.Load().Mode) },
+		MailqAll: func() bool { return svc.config.Load().Limits.Mailq == config.MailqAll },
+		Yield: func() {
+			select {
+			case svc.yield <- struct{}{}:
+			default:
+			}
+		},
+	})
+	done := make(chan error, 1)
+	go func() { done <- srv.Serve(l) }()
+	return func() {
+		_ = os.Remove(filepath.Join(svc.app.spool, spool.ControlSocket))
+		grace, cancel := context.WithTimeout(context.Background(), intakeGrace)
+		defer cancel()
+		srv.Shutdown(grace)
+		if err := <-done; err != nil {
+			svc.log.Error("control socket", "err", err)
+		}
+	}, nil
+}
+
+// reload takes the configuration anew and keeps the old one if that is wrong.
+func (svc *service) reload() {
+	c, err := config.Load(svc.app.config)
+	if err == nil {
+		err = svc.runner.SetConfig(c)
+	}
+	if err != nil {
+		svc.log.Error("configuration not reloaded, the old one stays", "err", err)
+		return
+	}
+	svc.config.Store(c)
+	svc.intake.SetPolicy(policy(c))
+	svc.log.Info("configuration reloaded", "mode", string(c.Mode))
+}
+
+func policy(c *config.Config) submit.Policy {
+	return submit.Policy{
+		Hostname: c.Hostname, Domain: c.Domain,
+		MaxMessageSize: int64(c.MaxMessageSize), MaxRecipients: c.Limits.MaxRecipients,
+	}
+}

@@ -1,0 +1,55 @@
+package main
+
+import (
+	"context"
+	"math"
+	"os"
+	"os/exec"
+	"syscall"
+
+	"golang.org/x/sys/unix"
+
+	"postino/spool/submit"
+)
+
+// stdio is sendmail -bs: SMTP on standard input and output, for as long as the
+// client likes. It is the caller who speaks, so it reads no configuration.
+func stdio(_ context.Context, a *app) error {
+	hostname, err := os.Hostname()
+	if err != nil {
+		hostname = "localhost"
+	}
+	err = submit.Stdio(a.stdin, a.stdout, a.spool, hostname, func(dropped bool) {
+		if dropped {
+			a.startUntilEmpty()
+		}
+	})
+	if err != nil {
+		return &exitError{status: exIO, err: err}
+	}
+	return nil
+}
+
+// startUntilEmpty starts a runner that ends when the queue is empty, for a spool
+// that is our own and has no service to look after it. Nothing is said when it
+// cannot start: the mail is safe, and the next submission tries again.
+func (a *app) startUntilEmpty() {
+	info, err := os.Stat(a.spool)
+	if err != nil || !ownedBy(info, os.Geteuid()) {
+		return
+	}
+	self, err := os.Executable()
+	if err != nil {
+		return
+	}
+	// What our caller left open must not live as long as the runner.
+	const firstOther = 3
+	_ = unix.CloseRange(firstOther, math.MaxUint32, unix.CLOSE_RANGE_CLOEXEC)
+	cmd := exec.Command(self, "run", "--until-empty", "--config", a.config, "--spool", a.spool)
+	cmd.Args[0] = "postino"
+	cmd.Dir = "/"
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
+	if cmd.Start() == nil {
+		go cmd.Wait() // it may end before us
+	}
+}
