@@ -30,8 +30,16 @@ func (r *reader) check() {
 		r.failAt(keys{"retry.max", "retry.lifetime"},
 			"%v is longer than retry.lifetime, %v: no attempt would follow", c.Retry.Max, c.Retry.Lifetime)
 	}
+	r.checkPath("aliases.file", c.Aliases.File)
 	if c.Relay != nil {
 		r.checkRelay(c.Relay)
+	}
+}
+
+// checkPath refuses paths that depend on where a program was started.
+func (r *reader) checkPath(key, path string) {
+	if path != "" && !filepath.IsAbs(path) {
+		r.failAt(keys{key}, "%s is not an absolute path: write it from / on", quote(path))
 	}
 }
 
@@ -46,14 +54,8 @@ func (r *reader) checkRelay(relay *Relay) {
 	case !isHost(relay.Host[0]):
 		r.failAt(keys{"relay.host"}, "%s is neither a domain name nor an IP address: write one of them, and a port as relay.port", quote(relay.Host[0]))
 	}
-	for _, file := range []struct{ key, path string }{
-		{"relay.ca_file", relay.CAFile},
-		{"relay.password_file", relay.PasswordFile},
-	} {
-		if file.path != "" && !filepath.IsAbs(file.path) {
-			r.failAt(keys{file.key}, "%s is not an absolute path: write it from / on", quote(file.path))
-		}
-	}
+	r.checkPath("relay.ca_file", relay.CAFile)
+	r.checkPath("relay.password_file", relay.PasswordFile)
 	if c := relay.Credential; c == "." || c == ".." || strings.Contains(c, "/") {
 		r.failAt(keys{"relay.credential"}, "%s is not the name of a credential: write what stands before the colon in LoadCredential=", quote(c))
 	}

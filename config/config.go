@@ -42,6 +42,7 @@ type Config struct {
 	Mode           Mode
 	// Relay is the smarthost; nil when the file has no [relay] table.
 	Relay    *Relay
+	Aliases  Aliases
 	Local    Local
 	Retry    Retry
 	Timeouts Timeouts
@@ -77,6 +78,10 @@ type Hosts []string
 
 // Local is what happens to mail for LocalDomains that no alias takes.
 type Local struct{ Deliver LocalDelivery }
+
+// Aliases says where the aliases file is. In this version newaliases(1) checks it
+// and nothing else reads it. A file that is missing is an empty one.
+type Aliases struct{ File string }
 
 // Retry is the schedule of attempts: the first wait, the longest wait, and the
 // age at which a message is given up (RFC 5321 §4.5.4.1). First ≤ Max ≤ Lifetime.
@@ -116,6 +121,7 @@ func Default() *Config {
 	return &Config{
 		MaxMessageSize: 50 << 20,
 		Mode:           Deliver,
+		Aliases:        Aliases{File: "/etc/aliases"},
 		Local:          Local{Deliver: LocalNone},
 		Retry:          Retry{First: minutes(5), Max: hours(4), Lifetime: 5 * day},
 		Timeouts: Timeouts{

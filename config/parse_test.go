@@ -81,6 +81,7 @@ func TestFullFileSetsEveryKey(t *testing.T) {
 			Auth: AuthPlain, Username: "web1", PasswordFile: "/etc/postino/password",
 			MaxConnections: 2, MessagesPerConnection: 50,
 		},
+		Aliases:  Aliases{"/etc/postino/aliases"},
 		Local:    Local{LocalNone},
 		Retry:    Retry{10 * m, 24 * 60 * m, 7 * 24 * 60 * m},
 		Timeouts: Timeouts{m / 6, m * 3 / 2, 2 * m, m, 5 * m},

@@ -30,6 +30,7 @@ func (c *Config) settings() []setting {
 		list = append(list, c.Relay.settings()...)
 	}
 	return append(list, []setting{
+		{key: "aliases.file", dst: &c.Aliases.File},
 		{key: "local.deliver", dst: &c.Local.Deliver},
 		{key: "retry.first", dst: &c.Retry.First},
 		{key: "retry.max", dst: &c.Retry.Max},
@@ -72,7 +73,7 @@ var later = []string{
 	"redirect_to", "bounce_to",
 	"relay.preset", "relay.tls_pin", "relay.cert_file", "relay.key_file",
 	"relay.rate", "relay.source_address", "relay.proxy", "relay.oauth",
-	"route", "mx", "from", "aliases",
+	"route", "mx", "from", "aliases.programs", "aliases.run_as",
 	"retry.warn_after",
 	"dkim", "smtp", "metrics",
 	"limits.per_uid", "limits.recipients_per_uid", "limits.allow_from",
