@@ -36,7 +36,7 @@ func newRoute(c *config.Config) (route, error) {
 	case c.Mode == config.Capture:
 		return route{hop: "capture", transport: capture{}, success: spool.Delivered, keep: true, limit: localAttempts}, nil
 	case c.Relay == nil:
-		return route{hop: "none", transport: nowhere{}, success: spool.Relayed, limit: localAttempts}, nil
+		return route{hop: "nowhere", transport: nowhere{}, success: spool.Relayed, limit: localAttempts}, nil
 	}
 	r, err := relay.New(c.Relay, c.Timeouts, c.Hostname)
 	if err != nil {

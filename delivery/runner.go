@@ -4,11 +4,13 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
+	"strings"
 	"sync"
 	"time"
 
 	"postino/config"
 	"postino/spool"
+	"postino/spool/address"
 )
 
 const (
@@ -93,6 +95,19 @@ func (r *Runner) Queued(m *spool.Message) { r.queue.add(m) }
 
 // Retry makes all deferred mail due at once. What is held stays so.
 func (r *Runner) Retry() { r.queue.retry() }
+
+// Route says where mail for an address would go now, the address completed.
+func (r *Runner) Route(a address.Address) (address.Address, string) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if a.Domain == "" || strings.EqualFold(a.Domain, "localhost") {
+		a.Domain = r.plan.config.Domain
+	}
+	if r.plan.config.Mode == config.Hold {
+		return a, "held: mode = \"hold\""
+	}
+	return a, r.plan.route.hop
+}
 
 // Pending is how many messages the runner is going to attempt; 0 while the mode
 // is hold, since it then attempts nothing.

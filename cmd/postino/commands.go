@@ -45,6 +45,8 @@ func commands() []command {
 			runVerb(verb{name: "delete", past: "deleted", do: (*control.Client).Delete, concerns: func(*control.Message) bool { return true }})},
 		{"capture list", "", "list the mail kept by mode capture", "postino capture list", []string{"json"}, runCaptureList},
 		{"capture show", "ID", "print a message as it would have been sent", "postino capture show 06423B2F1C0A5E77", nil, runCaptureShow},
+		{"route", "ADDRESS ...", "say where mail for an address would go", "postino route bob@example.org", []string{"json"}, runRoute},
+		{"aliases check", "[FILE]", "say what is wrong with the aliases file", "postino aliases check", nil, runAliasesCheck},
 		{"config check", "[FILE]", "say what is wrong with the configuration", "postino config check", nil, runConfigCheck},
 		{"config show", "", "print the configuration, defaults included", "postino config show", nil, runConfigShow},
 		{"mailq", "", "print the queue as mailq(1) does", "postino mailq", nil, runQueue},

@@ -14,6 +14,7 @@ import (
 const (
 	exFailure     = 1 // nothing found, or the spool is another runner's
 	exUsage       = 64
+	exNoUser      = 67 // of -bv alone: from a submission some callers take it for success
 	exUnavailable = 69
 	exOS          = 71
 	exIO          = 74

@@ -40,6 +40,7 @@ type sendmailOptions struct {
 	header   bool // -t
 	config   bool // -C
 	help     bool
+	aliases  string // the value of -oA
 	operands []string
 }
 
@@ -107,9 +108,14 @@ func (a *app) mode(ctx context.Context, mode string, o sendmailOptions) error {
 			return a.countQueue(ctx)
 		}
 		return runQueue(ctx, a, options{}, nil)
-	case "i", "h", "H":
-		// Aliases need no building, and there is no table of hosts.
-		return nil
+	case "i":
+		var file []string
+		if o.aliases != "" {
+			file = []string{o.aliases}
+		}
+		return runAliasesCheck(ctx, a, options{}, file)
+	case "h", "H":
+		return nil // there is no table of hosts
 	case "q":
 		return a.flush(ctx, "")
 	case "V":
@@ -124,7 +130,7 @@ func (a *app) mode(ctx context.Context, mode string, o sendmailOptions) error {
 	case "s":
 		return stdio(ctx, a)
 	case "v":
-		return usageError("-bv (where would this address go) is not part of this version")
+		return runRoute(ctx, a, options{}, o.operands)
 	case "", "m":
 		return usageError("postino takes no messages itself: install the program sendmail under that name")
 	}
@@ -180,6 +186,10 @@ func (o *sendmailOptions) set(letter, value string) error {
 		o.header = true
 	case "C":
 		o.config = true
+	case "o":
+		if file, ok := strings.CutPrefix(value, "A"); ok {
+			o.aliases = file
+		}
 	default:
 		if !strings.Contains(withValue+withAttached+withoutValue, letter) {
 			return usageError("%q is not an option", "-"+letter)

@@ -88,6 +88,12 @@ type Status struct {
 	UntilEmpty bool      `json:"until_empty"` // it ends when nothing is pending
 }
 
+// Route is where mail for an address would go.
+type Route struct {
+	Address string `json:"address"` // completed
+	Hop     string `json:"hop"`
+}
+
 // Access is what an asker may see. The zero value is root's own mail alone.
 type Access struct {
 	UID int

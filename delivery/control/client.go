@@ -18,6 +18,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"postino/spool"
+	"postino/spool/address"
 )
 
 // callTimeout bounds a call whose answer is one object.
@@ -30,7 +31,7 @@ const maxAnswer = 1 << 30
 // maxSocketPath is how many octets the path of a unix socket may have (unix(7)).
 const maxSocketPath = 107
 
-// ErrNoRunner: nobody listens on control.sock.
+// ErrNoRunner means: nobody listens on control.sock.
 var ErrNoRunner = errors.New(`the runner is not running: start it with "postino run"`)
 
 // Client asks the runner of a spool directory. Each call has a deadline of its
@@ -239,6 +240,13 @@ func (c *Client) Status(ctx context.Context) (Status, error) {
 	var s Status
 	err := c.call(ctx, http.MethodGet, "/status", &s)
 	return s, err
+}
+
+// Route asks where mail for an address would go.
+func (c *Client) Route(ctx context.Context, a address.Address) (Route, error) {
+	var r Route
+	err := c.call(ctx, http.MethodGet, "/route?address="+url.QueryEscape(a.String()), &r)
+	return r, err
 }
 
 // Queue is View.Queue. After an error that is no *RemoteError there is nothing more.

@@ -7,6 +7,7 @@ import (
 	"net/http"
 
 	"postino/spool"
+	"postino/spool/address"
 )
 
 // errBadRequest: a client that does not know this interface.
@@ -42,6 +43,15 @@ func (s *Server) trace(w http.ResponseWriter, r *request) error {
 		return fmt.Errorf("%w: what to trace must have 1 to %d octets", errBadRequest, maxWhat)
 	}
 	return stream(w, r.view.Trace(what))
+}
+
+func (s *Server) route(w http.ResponseWriter, r *request) error {
+	a, err := address.Parse(r.URL.Query().Get("address"))
+	if err != nil {
+		return fmt.Errorf("%w: %w", errBadRequest, err)
+	}
+	a, hop := s.o.Runner.Route(a)
+	return answer(w, Route{Address: a.String(), Hop: hop})
 }
 
 func (s *Server) capture(w http.ResponseWriter, r *request) error {

@@ -28,10 +28,10 @@ const (
 	chunk = 32 << 10
 )
 
-// ErrNotAllowed: only those who administer the runner may do that.
+// ErrNotAllowed means: only those who administer the runner may do that.
 var ErrNotAllowed = errors.New("not allowed: only root, the runner's user and members of its group may do that")
 
-// ErrConflict: the message, or the runner, is not in a state for that.
+// ErrConflict means: the message, or the runner, is not in a state for that.
 var ErrConflict = errors.New("not possible now")
 
 // Options are what a Server needs. Spool and Runner must be set.
@@ -120,6 +120,7 @@ func (s *Server) routes() http.Handler {
 		"GET /trace":         s.trace,
 		"GET /capture":       s.capture,
 		"GET /content/{id}":  s.content,
+		"GET /route":         s.route,
 		"POST /retry":        s.admin(s.retryAll),
 		"POST /yield":        s.admin(s.yield),
 		"POST /retry/{id}":   s.change((*Server).retry),

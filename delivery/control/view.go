@@ -18,7 +18,7 @@ import (
 // question with more answers was not precise enough.
 const maxTraces = 1000
 
-// ErrContentGone: the message is finished, and only mode capture keeps content.
+// ErrContentGone means: the message is finished, and only mode capture keeps content.
 var ErrContentGone = errors.New("its content is gone: that of finished mail is kept in mode capture alone")
 
 // View answers questions about a spool for somebody with a certain Access. A nil

@@ -155,8 +155,8 @@ func TestStdioWithoutARunnerLeavesADropFile(t *testing.T) {
 	d.say("RCPT TO:<x@y.test> NOTIFY=SUCCESS,DELAY ORCPT=rfc822;o+2Bo@y.test\r\n", "250 ")
 	d.say("RCPT TO:<y@y.test>\r\n", "250 ")
 	content := "Subject: hi\r\n\r\n" + strings.Repeat("x", 100_000) + "\r\n"
-	line := d.say(fmt.Sprintf("BDAT 10\r\n%s", content[:10]), "250 ")
-	line = d.say(fmt.Sprintf("BDAT %d LAST\r\n%s", len(content)-10, content[10:]), "250 Ok: queued as")
+	d.say(fmt.Sprintf("BDAT 10\r\n%s", content[:10]), "250 ")
+	line := d.say(fmt.Sprintf("BDAT %d LAST\r\n%s", len(content)-10, content[10:]), "250 Ok: queued as")
 	d.say("QUIT\r\n", "221 ")
 	d.end()
 	if len(d.dropped) != 1 || !d.dropped[0] || len(r.dropped()) != 1 {

@@ -1,0 +1,104 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+
+	"postino/config"
+	"postino/delivery"
+	"postino/delivery/aliases"
+	"postino/delivery/control"
+	"postino/spool"
+	"postino/spool/address"
+)
+
+// runRoute is the route command, and sendmail -bv: where mail for each address
+// would go, without sending any.
+func runRoute(ctx context.Context, a *app, o options, operands []string) error {
+	if len(operands) == 0 {
+		return usageError("route needs an address")
+	}
+	ask, end := a.router(ctx)
+	defer end()
+	return a.output(func(w io.Writer) error {
+		var failed failures
+		for _, operand := range operands {
+			list, err := address.ParseList(operand)
+			if err == nil && len(list) == 0 {
+				err = errors.New("it names nobody")
+			}
+			if err != nil {
+				failed.add(&exitError{status: exNoUser, err: fmt.Errorf("%q: %w", operand, err)})
+				continue
+			}
+			for _, to := range list {
+				r, err := ask(to)
+				if err != nil {
+					return err
+				}
+				if err := printRoute(w, r, o.json); err != nil {
+					return err
+				}
+			}
+		}
+		return failed.err()
+	})
+}
+
+func printRoute(w io.Writer, r control.Route, asJSON bool) error {
+	line := []byte(spool.CleanText(r.Address+": "+r.Hop) + "\n")
+	if asJSON {
+		var err error
+		if line, err = control.Line(r); err != nil {
+			return err
+		}
+	}
+	_, err := w.Write(line)
+	return err
+}
+
+// router asks the runner for routes or, where there is none, the configuration.
+func (a *app) router(ctx context.Context) (ask func(address.Address) (control.Route, error), end func()) {
+	client := control.Dial(a.spool)
+	var own *delivery.Runner
+	return func(to address.Address) (control.Route, error) {
+		if own == nil {
+			r, err := client.Route(ctx, to)
+			if !errors.Is(err, control.ErrNoRunner) {
+				return r, err
+			}
+			c, err := config.Load(a.config)
+			if err == nil {
+				own, err = delivery.New(c, slog.New(slog.DiscardHandler))
+			}
+			if err != nil {
+				return r, &exitError{status: exConfig, err: err}
+			}
+		}
+		completed, hop := own.Route(to)
+		return control.Route{Address: completed.String(), Hop: hop}, nil
+	}, client.Close
+}
+
+// runAliasesCheck is the aliases check command, and newaliases: it reads the file
+// that the configuration names, or the one given, and says what is wrong with it.
+// There is nothing to build.
+func runAliasesCheck(_ context.Context, a *app, _ options, operands []string) error {
+	if len(operands) > 1 {
+		return usageError("aliases check takes one file at most")
+	}
+	path := config.Default().Aliases.File
+	if len(operands) == 1 {
+		path = operands[0]
+	} else if c, err := config.Load(a.config); err == nil {
+		// One that cannot be read, or is wrong, is not what was asked about.
+		path = c.Aliases.File
+	}
+	if _, err := aliases.Load(path); err != nil {
+		return &exitError{status: exConfig, err: err}
+	}
+	return nil
+}
