@@ -327,7 +327,7 @@ func TestCommandLines(t *testing.T) {
 			t.Errorf("%q: got %+v, want %+v", tt.line, r, tt)
 		}
 	}
-	for _, line := range []string{"sendmail -bd", "sendmail -bD", "sendmail -bl", "smtpd"} {
+	for _, line := range []string{"sendmail -bd", "sendmail -bD", "sendmail -bl", "sendmail -q30m", "smtpd"} {
 		if r := p.run(t, testStranger, strings.Fields(line)...); r.status != 77 {
 			t.Errorf("%q as a stranger: %+v", line, r)
 		}

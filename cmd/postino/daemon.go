@@ -30,6 +30,12 @@ func (a *app) daemon(ctx context.Context) error {
 	if err := a.mayRun(); err != nil {
 		return err
 	}
+	client := control.Dial(a.spool)
+	status, err := client.Status(ctx)
+	client.Close()
+	if err == nil && !status.UntilEmpty {
+		return nil
+	}
 	if err := prepareSpool(a.spool); err != nil {
 		return err
 	}

@@ -73,6 +73,9 @@ func (a *app) sendmail(ctx context.Context, name string, args []string) error {
 		return usageError("-C is for root alone")
 	}
 	if mode == "" && o.queue != nil {
+		if isInterval(*o.queue) {
+			return a.daemon(ctx)
+		}
 		return a.flush(ctx, *o.queue)
 	}
 	return a.mode(ctx, mode, o)
@@ -227,8 +230,14 @@ func (a *app) flush(ctx context.Context, selection string) error {
 	return err
 }
 
+// isInterval reports whether the value of -q is a time, "30m": by that sendmail is
+// asked to stay and run the queue, which is what our runner is for.
+func isInterval(value string) bool {
+	return value != "" && value[0] >= '0' && value[0] <= '9'
+}
+
 // flushSelected understands -qI, -qR and -qS (a part of the ID, of a recipient, of
-// the sender). Any other value is an interval, which the runner does not need.
+// the sender). Any other value means the whole queue.
 func flushSelected(ctx context.Context, client *control.Client, selection string) error {
 	if selection == "" || !strings.Contains("IRS", selection[:1]) {
 		return client.RetryAll(ctx)
