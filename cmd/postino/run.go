@@ -32,6 +32,9 @@ const (
 	// yieldWait is how long a full runner waits for one started for the moment to
 	// give up the spool: its attempts may need their grace.
 	yieldWait = 40 * time.Second
+	// silentWait is how long a full runner waits for somebody who has the spool and
+	// answers no questions: a runner that begins or ends, or a command that reads.
+	silentWait = 5 * time.Second
 )
 
 // service is a running `postino run`.
@@ -114,7 +117,7 @@ func prepareSpool(dir string) error {
 // open opens the spool. A runner started for the moment gives way where another
 // one has it, and the result is nil once that one has taken all there is.
 func (svc *service) open(ctx context.Context) (*spool.Spool, error) {
-	deadline := time.Now().Add(yieldWait)
+	deadline, silent := time.Now().Add(yieldWait), time.Now().Add(silentWait)
 	asked := false
 	for {
 		s, err := spool.Open(svc.app.spool, spool.Options{Queued: svc.runner.Queued})
@@ -127,7 +130,9 @@ func (svc *service) open(ctx context.Context) (*spool.Spool, error) {
 				return nil, dropErr
 			}
 		} else if !asked {
-			if asked = askToYield(ctx, svc.app.spool); !asked {
+			var answered bool
+			asked, answered = askToYield(ctx, svc.app.spool)
+			if !asked && (answered || time.Now().After(silent)) {
 				return nil, err
 			}
 		}
@@ -136,12 +141,16 @@ func (svc *service) open(ctx context.Context) (*spool.Spool, error) {
 }
 
 // askToYield asks the runner that has the spool to end, if it was started for the
-// moment alone.
-func askToYield(ctx context.Context, dir string) bool {
+// moment alone. answered says that somebody is there to be asked.
+func askToYield(ctx context.Context, dir string) (asked, answered bool) {
 	client := control.Dial(dir)
 	defer client.Close()
 	status, err := client.Status(ctx)
-	return err == nil && status.UntilEmpty && client.Yield(ctx) == nil
+	if err == nil && status.UntilEmpty {
+		err = client.Yield(ctx)
+		asked = err == nil
+	}
+	return asked, !errors.Is(err, control.ErrNoRunner)
 }
 
 func (svc *service) run(ctx context.Context) error {
