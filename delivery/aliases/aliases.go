@@ -225,7 +225,7 @@ func parseTarget(word string) (Target, error) {
 	case strings.HasPrefix(text, ":include:"):
 		path := strings.Trim(strings.TrimPrefix(text, ":include:"), " \t")
 		if !strings.HasPrefix(path, "/") {
-			return Target{}, fmt.Errorf("%q: want an absolute path behind :include:", clip(word))
+			return Target{}, fmt.Errorf("%q: want an absolute path, such as :include:/etc/mail/list", clip(word))
 		}
 		return Target{Kind: Include, Text: path}, nil
 	}
