@@ -1,0 +1,211 @@
+package cmd_test
+
+import (
+	"encoding/json"
+	"errors"
+	"io"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+)
+
+// arrows are the packages of the house: on which floor each lives, and which
+// others it imports. Imports go down, never up or sideways, and both columns are
+// exact, so that a new arrow is a change of one line that somebody sees.
+func arrows() map[string]struct {
+	floor   int
+	imports []string
+} {
+	return map[string]struct {
+		floor   int
+		imports []string
+	}{
+		"spool/address":    {0, nil},
+		"config":           {1, nil},
+		"spool/header":     {1, []string{"spool/address"}},
+		"spool/handoff":    {1, []string{"spool/address"}},
+		"delivery/aliases": {1, []string{"spool/address"}},
+		"spool":            {2, []string{"spool/address"}},
+		"spool/submit":     {3, []string{"spool", "spool/address", "spool/handoff", "spool/header"}},
+		"delivery/relay":   {3, []string{"config", "spool", "spool/address"}},
+		"delivery":         {4, []string{"config", "delivery/relay", "spool", "spool/address"}},
+		"delivery/control": {5, []string{"delivery", "spool", "spool/address"}},
+		"cmd/sendmail":     {6, []string{"spool/address", "spool/handoff", "spool/header"}},
+		"cmd/postino": {6, []string{"config", "delivery", "delivery/aliases", "delivery/control", "spool",
+			"spool/address", "spool/submit"}},
+
+		// For tests alone: nobody imports them but tests.
+		"cmd":                      {6, nil},
+		"spool/spooltest":          {3, []string{"spool", "spool/address"}},
+		"delivery/relay/relaytest": {0, nil},
+	}
+}
+
+// libraries are the modules that are not ours: which packages import them, and
+// why not ten lines of our own.
+func libraries() map[string]struct {
+	why string
+	by  []string
+} {
+	return map[string]struct {
+		why string
+		by  []string
+	}{
+		"go.etcd.io/bbolt": {"a store that survives a crash: transactions in one file",
+			[]string{"spool"}},
+		"github.com/emersion/go-smtp": {"SMTP as a server and as a client",
+			[]string{"delivery/relay", "spool/submit"}},
+		"github.com/emersion/go-sasl": {"AUTH mechanisms, in the types that go-smtp takes",
+			[]string{"delivery/relay"}},
+		"github.com/BurntSushi/toml": {"the syntax of postino.toml, with line and column of a mistake",
+			[]string{"config"}},
+		"golang.org/x/sys": {"system calls that package syscall lacks or has frozen",
+			[]string{"cmd/postino", "cmd/sendmail", "delivery/control", "spool", "spool/handoff", "spool/submit"}},
+	}
+}
+
+const modulePath = "postino/"
+
+// goPackage is as much of `go list -json` as is needed here.
+type goPackage struct {
+	ImportPath string
+	Imports    []string
+}
+
+// packages are those of the module, by their path in it.
+func packages(t *testing.T) map[string]goPackage {
+	t.Helper()
+	list := exec.Command("go", "list", "-json=ImportPath,Imports", "./...")
+	list.Dir = ".."
+	list.Stderr = os.Stderr
+	out, err := list.Output()
+	if err != nil {
+		t.Fatal(err)
+	}
+	found := make(map[string]goPackage)
+	for d := json.NewDecoder(strings.NewReader(string(out))); ; {
+		var p goPackage
+		err := d.Decode(&p)
+		if errors.Is(err, io.EOF) {
+			return found
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		found[strings.TrimPrefix(p.ImportPath, modulePath)] = p
+	}
+}
+
+func TestArrowsRunOneWay(t *testing.T) {
+	t.Parallel()
+	table, found := arrows(), packages(t)
+	for name, p := range found {
+		row, known := table[name]
+		if !known {
+			t.Errorf("%s is not in the table of arrows: on which floor does it live?", name)
+		}
+		for _, path := range p.Imports {
+			below, ours := strings.CutPrefix(path, modulePath)
+			if !ours {
+				continue
+			}
+			if !slices.Contains(row.imports, below) {
+				t.Errorf("%s imports %s, which the table does not have", name, below)
+			}
+			if table[below].floor >= row.floor {
+				t.Errorf("%s, floor %d, imports %s, floor %d", name, row.floor, below, table[below].floor)
+			}
+		}
+	}
+	for name, row := range table {
+		for _, below := range row.imports {
+			if !slices.Contains(found[name].Imports, modulePath+below) {
+				t.Errorf("%s does not import %s, which the table has", name, below)
+			}
+		}
+		if _, there := found[name]; !there {
+			t.Errorf("%s is in the table and not in the tree", name)
+		}
+	}
+}
+
+func TestLibrariesAreImportedWhereTheyMayBe(t *testing.T) {
+	t.Parallel()
+	table, used := libraries(), make(map[string][]string)
+	for name, p := range packages(t) {
+		for _, path := range p.Imports {
+			if first, _, _ := strings.Cut(path, "/"); !strings.Contains(first, ".") {
+				continue // of the standard library, or ours
+			}
+			module := moduleOf(path)
+			if !slices.Contains(used[module], name) {
+				used[module] = append(used[module], name)
+			}
+			if !slices.Contains(table[module].by, name) {
+				t.Errorf("%s imports %s: the table does not say why", name, path)
+			}
+		}
+	}
+	for module, row := range table {
+		for _, name := range row.by {
+			if !slices.Contains(used[module], name) {
+				t.Errorf("%s does not import %s, which the table has", name, module)
+			}
+		}
+	}
+}
+
+// moduleOf is the module in the table that a package belongs to.
+func moduleOf(path string) string {
+	for module := range libraries() {
+		if path == module || strings.HasPrefix(path, module+"/") {
+			return module
+		}
+	}
+	return path
+}
+
+// Every caller waits for sendmail to start, and start-up time is what a program
+// imports.
+func TestSendmailStaysLight(t *testing.T) {
+	t.Parallel()
+	out, err := exec.Command("go", "list", "-deps", "postino/cmd/sendmail").Output()
+	if err != nil {
+		t.Fatal(err)
+	}
+	heavy := []string{"go.etcd.io/bbolt", "github.com/emersion/go-smtp", "github.com/emersion/go-sasl",
+		"github.com/BurntSushi/toml", "crypto/tls", "net/http", "net", "encoding/json", "fmt"}
+	deps := strings.Fields(string(out))
+	if !slices.Contains(deps, "postino/spool/handoff") {
+		t.Fatalf("go list: %q", deps)
+	}
+	for _, dep := range deps {
+		if slices.ContainsFunc(heavy, func(h string) bool { return dep == h || h != "net" && strings.HasPrefix(dep, h+"/") }) {
+			t.Errorf("sendmail imports %s, if only through others", dep)
+		}
+	}
+}
+
+// The top level is for what a visitor looks for first. Everything else has a home
+// below it.
+func TestTopLevelIsFixed(t *testing.T) {
+	t.Parallel()
+	allowed := []string{
+		"cmd", "config", "delivery", "man", "spool", "go.mod", "go.sum", "install.sh", "LICENSE", "README.md",
+		".ci", ".git", ".gitignore",
+		"bin", // what a developer builds; .gitignore has it
+	}
+	entries, err := os.ReadDir("..")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, e := range entries {
+		built, _ := filepath.Match("*.test", e.Name())
+		if !built && !slices.Contains(allowed, e.Name()) {
+			t.Errorf("%s does not belong at the top level", e.Name())
+		}
+	}
+}
