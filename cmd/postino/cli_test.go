@@ -304,6 +304,8 @@ func TestCommandLines(t *testing.T) {
 		{"hoststat", 0, "-", ""},
 		{"sendmail -q", 0, "-", ""},
 		{"sendmail -qf -v", 0, "-", ""},
+		{"sendmail -bm -q", 0, "-", ""},
+		{"sendmail -bC", 0, ": ok\n", ""},
 		{"sendmail -bV", 0, "postino dev\n", ""},
 		{"sendmail -bv bob@example.net root,x@y", 0, "bob@example.net: held", ""},
 		{"sendmail -bv root", 0, "root@h.test: held", ""},

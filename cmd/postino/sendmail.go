@@ -72,7 +72,7 @@ func (a *app) sendmail(ctx context.Context, name string, args []string) error {
 		// an attempt at something.
 		return usageError("-C is for root alone")
 	}
-	if mode == "" && o.queue != nil {
+	if o.queue != nil && (mode == "" || mode == "m") {
 		if isInterval(*o.queue) {
 			return a.daemon(ctx)
 		}
@@ -121,6 +121,8 @@ func (a *app) mode(ctx context.Context, mode string, o sendmailOptions) error {
 		return nil // there is no table of hosts
 	case "q":
 		return a.flush(ctx, "")
+	case "C":
+		return runConfigCheck(ctx, a, options{}, nil)
 	case "V":
 		return runVersion(ctx, a, options{}, nil)
 	case "d", "l":

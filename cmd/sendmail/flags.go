@@ -51,7 +51,7 @@ func parse(args []string) (options, error) {
 		args = args[1:]
 		switch {
 		case word == "--":
-			return o.withOperands(args)
+			return o.withOperands(args), nil
 		case word == "--help":
 			return options{help: true}, nil
 		case word == "--version":
@@ -77,19 +77,30 @@ func parse(args []string) (options, error) {
 			}
 		}
 	}
-	return o.withOperands(args)
-}
-
-// withOperands ends the parsing.
-func (o options) withOperands(args []string) (options, error) {
 	for _, a := range args {
 		if strings.HasPrefix(a, "-") {
 			return options{}, usageError("options come before the recipients: " + strconv.Quote(a))
 		}
 	}
+	return o.withOperands(args), nil
+}
+
+// withOperands ends the parsing. An operand that begins with "-" is no address,
+// but only who wrote it without "--" can have meant an option.
+func (o options) withOperands(args []string) options {
 	o.elsewhere = o.elsewhere || o.mode != "m"
 	o.operands = args
-	return o, nil
+	return o
+}
+
+// asksVersion reports whether this is one of the calls by which scripts find out
+// what mailer they have: sendmail -d0.1, beside it -bt or -bv with an address, in
+// place of a message for somebody.
+func (o options) asksVersion() bool {
+	if !o.debug {
+		return false
+	}
+	return o.mode == "v" || o.mode == "t" || !o.elsewhere && !o.fromHeader && len(o.operands) == 0
 }
 
 // set takes one option. Those it does not name are accepted for the sake of
@@ -98,6 +109,9 @@ func (o *options) set(letter byte, value string) error {
 	switch letter {
 	case 'b':
 		o.mode = value
+		if value == "q" {
+			o.mode = "m" // to queue without delivering at once, which is all we ever do
+		}
 	case 'I':
 		o.mode = "i"
 	case 'q':
@@ -122,6 +136,10 @@ func (o *options) set(letter byte, value string) error {
 	case 'R':
 		o.ret = returnWord(value)
 	case 'V':
+		// What is cut would not be found again in a report.
+		if len(value) > maxEnvelopeID {
+			return usageError("-V: an identifier has at most " + strconv.Itoa(maxEnvelopeID) + " characters")
+		}
 		o.envelopeID = envelopeID(value)
 	default:
 		if strings.IndexByte(withValue+withAttached+withoutValue, letter) < 0 {
@@ -183,9 +201,6 @@ func envelopeID(value string) string {
 		if value[i] < ' ' || value[i] > '~' {
 			return ""
 		}
-	}
-	if len(value) > maxEnvelopeID {
-		return ""
 	}
 	return value
 }

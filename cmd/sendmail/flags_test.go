@@ -42,7 +42,7 @@ func TestParse(t *testing.T) {
 		{"-V|QQ 1+2", options{envelopeID: "QQ 1+2"}},
 		{"-V|a\r\nRCPT TO:<x>", options{}},
 		{"-Vé", options{}},
-		{"-V|" + strings.Repeat("x", maxEnvelopeID+1), options{}},
+		{"-V|" + strings.Repeat("x", maxEnvelopeID), options{envelopeID: strings.Repeat("x", maxEnvelopeID)}},
 		{"-d0.1", options{debug: true}},
 		{"-d|x", options{operands: []string{"x"}}},
 		{"-q30m", options{elsewhere: true}},
@@ -51,6 +51,10 @@ func TestParse(t *testing.T) {
 		{"-b|m", options{}},
 		{"-bs|-bm", options{}},
 		{"-bs", options{elsewhere: true, mode: "s"}},
+		{"--|-X/a", options{operands: []string{"-X/a"}}},
+		{"-bq|a", options{operands: []string{"a"}}},
+		{"-b|q", options{}},
+		{"-bqx", options{elsewhere: true, mode: "qx"}},
 		{"-bm|-b|p", options{elsewhere: true, mode: "p"}},
 		{"-bmx", options{elsewhere: true, mode: "mx"}},
 		{"-tbs", options{elsewhere: true, mode: "s", fromHeader: true}},
@@ -88,8 +92,9 @@ func TestUsageErrorNamesTheWord(t *testing.T) {
 		"-b":      "-b needs a value",
 		"a|-f|b":  `"-f"`,
 		"-":       `"-"`,
-		"--|-X/a": `"-X/a"`,
 		"a|--":    `"--"`,
+
+		"-V" + strings.Repeat("x", maxEnvelopeID+1): "-V: an identifier",
 	} {
 		_, err := parse(strings.Split(args, "|"))
 		var e *exitError

@@ -23,21 +23,28 @@ func run(argv []string) int {
 	if len(argv) == 0 {
 		argv = []string{"sendmail"} // execve allows that
 	}
-	switch name := baseName(argv[0]); name {
+	name := baseName(argv[0])
+	switch name {
 	case "mailq", "newaliases", "hoststat", "purgestat", "runq", "smtpd":
-		return report(execPostino(argv))
+		return report(execPostino(argv[0], name, argv[1:]))
 	}
 	o, err := parse(argv[1:])
+	switch name {
+	case "rmail":
+		o.keepDots = true // what comes by UUCP ends where the input does
+	case "rsmtp":
+		err = usageError("rsmtp: batch SMTP is not taken: use sendmail -bs")
+	}
 	switch {
 	case err != nil:
 		drain(unix.Stdin)
 		return report(err)
 	case o.help:
 		return show(usage)
-	case o.version, o.debug && !o.fromHeader && len(o.operands) == 0:
+	case o.version, o.asksVersion():
 		return show("postino sendmail " + version + "\n")
 	case o.elsewhere:
-		return report(execPostino(argv))
+		return report(execPostino(argv[0], "sendmail", argv[1:]))
 	}
 	defaultAction(unix.SIGQUIT)
 	return report(submit(o, argv[0]))
@@ -71,14 +78,15 @@ func report(err error) int {
 // baseName is the last element of a path.
 func baseName(path string) string { return path[strings.LastIndexByte(path, '/')+1:] }
 
-// execPostino replaces this process by the program postino, under the name and
-// with the arguments we were called with. It returns only to say why it cannot.
-func execPostino(argv []string) error {
-	path, err := findPostino(argv[0])
+// execPostino replaces this process, which was called as argv0, by the program
+// postino. That does what its name tells it, which is one of sendmail's programs
+// and no name that somebody else gave a link to us. It returns only to say why it
+// cannot.
+func execPostino(argv0, name string, args []string) error {
+	path, err := findPostino(argv0)
 	if err != nil {
 		return err
 	}
-	argv = append([]string{baseName(argv[0])}, argv[1:]...)
-	err = syscall.Exec(path, argv, os.Environ())
+	err = syscall.Exec(path, append([]string{name}, args...), os.Environ())
 	return &exitError{exitOS, path + ": " + err.Error()}
 }

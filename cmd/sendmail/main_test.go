@@ -73,7 +73,7 @@ var built = sync.OnceValues(func() (string, error) {
 		return dir, err
 	}
 	err = os.Symlink(self, dir+"/postino")
-	for _, name := range []string{"send-mail", "mailq", "newaliases", "hoststat", "purgestat", "runq", "smtpd"} {
+	for _, name := range []string{"send-mail", "mailq", "newaliases", "hoststat", "purgestat", "runq", "smtpd", "sendmail.postino", "rmail", "rsmtp"} {
 		err = errors.Join(err, os.Symlink("sendmail", dir+"/"+name))
 	}
 	return dir, err

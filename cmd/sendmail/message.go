@@ -3,6 +3,7 @@ package main
 import (
 	"bytes"
 	"errors"
+	"io"
 	"os"
 	"strconv"
 	"time"
@@ -34,7 +35,7 @@ func submit(o options, argv0 string) error {
 		drain(unix.Stdin)
 		return &exitError{exitCreate, spoolVariable + "=" + strconv.Quote(spool) + ": want an absolute path"}
 	}
-	section, rest, err := header.Read(input{os.Stdin}, header.Options{DotEnds: !o.keepDots})
+	section, rest, err := header.Read(&input{os.Stdin, maxInput}, header.Options{DotEnds: !o.keepDots})
 	if err != nil {
 		drain(unix.Stdin)
 		return err
@@ -177,11 +178,21 @@ func quoted(s string) string {
 	return strconv.Quote(s)
 }
 
-// input is standard input, whose errors are not the message's.
-type input struct{ file *os.File }
+// maxInput octets are read at most. A message has a smaller limit; this one ends
+// an input that never becomes one, such as NULs, which are removed, for ever.
+const maxInput = 2 << 30
 
-func (in input) Read(b []byte) (int, error) {
+// input is standard input, whose errors are not the message's.
+type input struct {
+	file io.Reader
+	left int64 // octets that may still come
+}
+
+func (in *input) Read(b []byte) (int, error) {
 	n, err := in.file.Read(b)
+	if in.left -= int64(n); in.left < 0 {
+		return 0, handoff.ErrTooLarge
+	}
 	var path *os.PathError
 	if errors.As(err, &path) {
 		err = &exitError{exitIO, "standard input: " + path.Err.Error()}

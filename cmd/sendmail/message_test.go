@@ -1,11 +1,14 @@
 package main
 
 import (
+	"io"
 	"os"
 	"slices"
 	"strconv"
 	"strings"
 	"testing"
+
+	"postino/spool/header"
 )
 
 const plain = "From: alice@example.org\nTo: bob@example.net\nSubject: t\n\nhello\n"
@@ -129,11 +132,12 @@ func TestWhatIsWrongIsRefusedWhole(t *testing.T) {
 		{"-Z|bob@example.net", plain, 64, `"-Z"`},
 		{"-Mrm|bob@example.net", plain, 64, `"-M"`},
 		{"-T3d|bob@example.net", plain, 64, `"-T"`},
-		{"--|-X/tmp/a", plain, 64, `"-X/tmp/a"`},
 		{"bob@example.net|", plain, 65, `"" names nobody`},
 		{"<>", plain, 65, "recipient: "},
 		{"bob@example.net|@example.net", plain, 65, "@example.net"},
 		{"bob@|carol@example.com", plain, 65, "bob@"},
+		{"--|bob@example.net|-X/tmp/a", plain, 65, `may not begin with "-"`},
+		{"--|-", plain, 65, `may not begin with "-"`},
 		{"bob@example.net\nRCPT TO:<eve@example.com>", plain, 65, "recipient: "},
 		{"bob@example.net,\r\n eve@example.com", plain, 65, "control character"},
 		{"bob\x00@example.net", plain, 65, "recipient: "},
@@ -295,3 +299,20 @@ func TestLargeMessageComesWhole(t *testing.T) {
 		t.Errorf("status %d, %s; want the body of %d octets", r.code, r.stderr, len(body))
 	}
 }
+
+// An input that never becomes a message ends too: NULs are removed, so no limit of
+// the message would end it.
+func TestInputWithoutMessageEnds(t *testing.T) {
+	in := &input{io.MultiReader(strings.NewReader("Subject: t\n\n"), zeros{}), 1 << 20}
+	_, body, err := header.Read(in, header.Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if n, err := io.Copy(io.Discard, body); n != 0 || status(err) != exitData {
+		t.Errorf("%d octets and %v; want none and an error with status %d", n, err, exitData)
+	}
+}
+
+type zeros struct{}
+
+func (zeros) Read(b []byte) (int, error) { clear(b); return len(b), nil }

@@ -223,11 +223,14 @@ func TestRunnersAnswerIsTheStatus(t *testing.T) {
 }
 
 func TestHelpAndVersionReadNoInput(t *testing.T) {
-	for arg, says := range map[string]string{"--help": "usage: sendmail", "--version": "postino sendmail ", "-d0.1": "postino sendmail "} {
+	for args, says := range map[string]string{
+		"--help": "usage: sendmail", "--version": "postino sendmail ",
+		"-d0.1": "postino sendmail ", "-d0.1|-bv|root": "postino sendmail ", "-bt|-d0": "postino sendmail ",
+	} {
 		in, _ := pipe(t)
-		r := call{args: []string{arg}, in: in}.run(t)
+		r := call{args: words(args), in: in}.run(t)
 		if r.code != 0 || !strings.HasPrefix(r.stdout, says) || r.stderr != "" || r.mail != nil {
-			t.Errorf("sendmail %s: status %d, said %q and %q; want %q", arg, r.code, r.stdout, r.stderr, says)
+			t.Errorf("sendmail %q: status %d, said %q and %q; want %q", args, r.code, r.stdout, r.stderr, says)
 		}
 	}
 }
@@ -237,7 +240,7 @@ func TestOtherModesAreLeftToPostino(t *testing.T) {
 		"mailq", "mailq|-Z", "newaliases", "hoststat", "purgestat", "runq|-x", "smtpd",
 		"sendmail|-bs", "sendmail|-bs|-i|-C/etc/shadow", "sendmail|-bp", "sendmail|-b|p", "sendmail|-q", "sendmail|-q30m",
 		"sendmail|-bd|-q15m", "sendmail|-bi", "sendmail|-I", "sendmail|-bv|bob", "sendmail|-bt", "sendmail|-bS", "sendmail|-be|${run{/bin/id}}",
-		"sendmail|-tbz", "sendmail|-bm|-qf", "send-mail|-bp",
+		"sendmail|-tbz", "sendmail|-bm|-qf",
 	} {
 		in, _ := pipe(t)
 		argv := words(line)
@@ -247,6 +250,29 @@ func TestOtherModesAreLeftToPostino(t *testing.T) {
 		if err != nil || !strings.HasPrefix(string(got), fmt.Sprintf("args=%q ", argv)) || r.code != 3 || r.mail != nil {
 			t.Errorf("%q: status %d, %v, %s; want postino executed as that", argv, r.code, err, got)
 		}
+	}
+}
+
+// A link of any name is sendmail, also to postino, which knows only some names.
+func TestOtherNamesAreSendmail(t *testing.T) {
+	for _, name := range []string{"send-mail", "sendmail.postino", "rmail"} {
+		record := filepath.Join(t.TempDir(), "record")
+		r := call{name: name, args: []string{"-bp"}, env: []string{recordVariable + "=" + record}}.run(t)
+		got, err := os.ReadFile(record)
+		if err != nil || !strings.HasPrefix(string(got), `args=["sendmail" "-bp"] `) || r.code != 3 {
+			t.Errorf("%s -bp: status %d, %v, %s; want postino executed as sendmail", name, r.code, err, got)
+		}
+		r = call{name: name, args: []string{"bob@example.net"}, stdin: "Subject: t\n\na\n.\nb\n"}.run(t)
+		want := "a\n"
+		if name == "rmail" {
+			want = "a\n.\nb\n" // UUCP has no such end
+		}
+		if r.code != 0 || r.mail == nil || r.mail.body != want {
+			t.Errorf("%s: status %d, %s, %+v; want the body %q", name, r.code, r.stderr, r.mail, want)
+		}
+	}
+	if r := (call{name: "rsmtp", args: []string{"bob@example.net"}, stdin: plain}).run(t); r.code != exitUsage || r.mail != nil {
+		t.Errorf("rsmtp: status %d, %s, %+v; want %d", r.code, r.stderr, r.mail, exitUsage)
 	}
 }
 
