@@ -39,6 +39,9 @@ type options struct {
 	ret, envelopeID string
 	operands        []string
 	mode            string
+	// ignored names options without effect that somebody should hear of: they ask
+	// for what no caller of ours should, or were not understood.
+	ignored []string
 }
 
 // parse reads the arguments as BSD getopt does: options may be joined, a value
@@ -133,20 +136,40 @@ func (o *options) set(letter byte, value string) error {
 		o.name = &value
 	case 'N':
 		o.notify = notifyWords(value)
+		o.ignore(len(o.notify) == 0, letter, value)
 	case 'R':
 		o.ret = returnWord(value)
+		o.ignore(o.ret == "", letter, value)
 	case 'V':
 		// What is cut would not be found again in a report.
 		if len(value) > maxEnvelopeID {
 			return usageError("-V: an identifier has at most " + strconv.Itoa(maxEnvelopeID) + " characters")
 		}
 		o.envelopeID = envelopeID(value)
+		o.ignore(o.envelopeID != value, letter, value)
+	case 'X', 'C':
+		o.ignore(true, letter, value)
+	case 'O':
+		o.ignore(!strings.EqualFold(optionName(value), "DeliveryMode") && !strings.EqualFold(optionName(value), "ErrorMode"), letter, value)
 	default:
 		if strings.IndexByte(withValue+withAttached+withoutValue, letter) < 0 {
 			return usageError(strconv.Quote("-"+string(rune(letter))) + ` is not an option: "sendmail --help" lists them`)
 		}
 	}
 	return nil
+}
+
+// ignore notes that an option has no effect, if that is so.
+func (o *options) ignore(so bool, letter byte, value string) {
+	if so {
+		o.ignored = append(o.ignored, "-"+string(rune(letter))+" "+quoted(value))
+	}
+}
+
+// optionName is the name in a value of -O, "Name=value".
+func optionName(value string) string {
+	name, _, _ := strings.Cut(value, "=")
+	return name
 }
 
 func usageError(text string) error { return &exitError{exitUsage, text} }

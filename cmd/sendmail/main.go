@@ -46,6 +46,9 @@ func run(argv []string) int {
 	case o.elsewhere:
 		return report(execPostino(argv[0], "sendmail", argv[1:]))
 	}
+	if len(o.ignored) > 0 {
+		syslog(logSocket, severityNotice, "ignored: "+strings.Join(o.ignored, ", "))
+	}
 	defaultAction(unix.SIGQUIT)
 	return report(submit(o, argv[0]))
 }
@@ -58,21 +61,29 @@ func show(text string) int {
 	return exitOK
 }
 
-// report prints err as one line on standard error and returns its exit status.
+// report prints err as one line on standard error, tells the system's log, and
+// returns the exit status.
 func report(err error) int {
 	if err == nil {
 		return exitOK
 	}
-	line := "sendmail: " + strings.Map(func(r rune) rune {
-		if r < ' ' || r == 0x7f {
-			return '?'
-		}
-		return r
-	}, err.Error()) + "\n"
+	text := clean(err.Error())
+	syslog(logSocket, severityError, text)
+	line := "sendmail: " + text + "\n"
 	// Not by os.Stderr, with which a closed pipe is death by SIGPIPE: who reads no
 	// errors shall still have the status.
 	_, _ = unix.Write(unix.Stderr, []byte(line))
 	return status(err)
+}
+
+// clean makes text one line that terminals and logs can be trusted with.
+func clean(text string) string {
+	return strings.Map(func(r rune) rune {
+		if r < ' ' || r == 0x7f {
+			return '?'
+		}
+		return r
+	}, strings.ToValidUTF8(text, "?"))
 }
 
 // baseName is the last element of a path.
