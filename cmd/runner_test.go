@@ -40,6 +40,32 @@ func TestReloadKeepsTheOldConfigurationWhenTheNewIsWrong(t *testing.T) {
 	}
 }
 
+// Whoever edits the aliases file calls newaliases, and expects that to be all. A
+// wrong file is reported and changes nothing.
+func TestNewaliasesHasTheRunnerReload(t *testing.T) {
+	t.Parallel()
+	_, b := plainRelay(t)
+	b.start()
+	file := filepath.Join(b.dir, "aliases")
+	for _, tt := range []struct {
+		text string
+		want result
+	}{
+		{"root: bob@example.org\nbroken\n", result{78, "", fmt.Sprintf("newaliases: %s:2: ", file)}},
+		{"root: bob@example.org\n", result{}},
+	} {
+		if err := os.WriteFile(file, []byte(tt.text), 0o644); err != nil {
+			t.Fatal(err)
+		}
+		b.configure("[aliases]\nfile = \"" + file + "\"\n")
+		got := b.run(b.command("", filepath.Join(filepath.Dir(program("postino")), "newaliases")))
+		if got.code != tt.want.code || got.out != "" || !strings.HasPrefix(got.err, tt.want.err) || tt.want.err == "" && got.err != "" {
+			t.Errorf("%q: %+v, want %+v", tt.text, got, tt.want)
+		}
+	}
+	b.log.awaitN(t, 1, "configuration reloaded")
+}
+
 // Two runners never share a spool: the second says who has it and leaves.
 func TestSecondRunnerSaysWhoHasTheSpool(t *testing.T) {
 	t.Parallel()

@@ -47,6 +47,7 @@ type service struct {
 	runner     *delivery.Runner
 	intake     *submit.Server // the one that takes submissions now; replaced by the main goroutine alone
 	yield      chan struct{}  // somebody with the right to asked us to end
+	hangup     chan os.Signal // SIGHUP, or whoever asks for the same
 	started    time.Time
 }
 
@@ -67,7 +68,7 @@ func runRunner(ctx context.Context, a *app, untilEmpty bool) error {
 	if err != nil {
 		return err
 	}
-	svc := &service{app: a, untilEmpty: untilEmpty, log: newLogger(out, c.Log), yield: make(chan struct{}, 1), started: time.Now()}
+	svc := &service{app: a, untilEmpty: untilEmpty, log: newLogger(out, c.Log), yield: make(chan struct{}, 1), hangup: make(chan os.Signal, 1), started: time.Now()}
 	svc.config.Store(c)
 	if svc.runner, err = delivery.New(c, svc.log); err != nil {
 		return &exitError{status: exConfig, err: err}
@@ -155,9 +156,8 @@ func askToYield(ctx context.Context, dir string) (asked, answered bool) {
 
 func (svc *service) run(ctx context.Context) error {
 	svc.log.Info("started", "version", version, "spool", svc.app.spool, "mode", string(svc.config.Load().Mode))
-	hangup := make(chan os.Signal, 1)
-	signal.Notify(hangup, unix.SIGHUP)
-	defer signal.Stop(hangup)
+	signal.Notify(svc.hangup, unix.SIGHUP)
+	defer signal.Stop(svc.hangup)
 	svc.runner.Load(svc.spool)
 
 	ctrl, err := svc.serveControl()
@@ -177,7 +177,7 @@ func (svc *service) run(ctx context.Context) error {
 			<-ran
 			return err
 		}
-		again = svc.wait(ctx, hangup, ran)
+		again = svc.wait(ctx, ran)
 		end(again)
 		again = again && svc.runner.Pending() > 0
 	}
@@ -187,7 +187,7 @@ func (svc *service) run(ctx context.Context) error {
 
 // wait returns when submissions have to stop: for good, or, when the result is
 // true, to find out whether nothing is left to do.
-func (svc *service) wait(ctx context.Context, hangup <-chan os.Signal, ran chan error) bool {
+func (svc *service) wait(ctx context.Context, ran chan error) bool {
 	poll := time.NewTicker(idlePoll)
 	defer poll.Stop()
 	busy := time.Now()
@@ -200,7 +200,7 @@ func (svc *service) wait(ctx context.Context, hangup <-chan os.Signal, ran chan 
 		case err := <-ran:
 			ran <- err
 			return false
-		case <-hangup:
+		case <-svc.hangup:
 			svc.reload()
 		case <-poll.C:
 			if !svc.untilEmpty || svc.runner.Pending() > 0 {
@@ -255,12 +255,8 @@ func (svc *service) serveControl() (end func(), err error) {
 		UntilEmpty: svc.untilEmpty, Started: svc.started, Log: svc.log,
 		Mode:     func() string { return string(svc.config.Load().Mode) },
 		MailqAll: func() bool { return svc.config.Load().Limits.Mailq == config.MailqAll },
-		Yield: func() {
-			select {
-			case svc.yield <- struct{}{}:
-			default:
-			}
-		},
+		Yield:    func() { nudge(svc.yield, struct{}{}) },
+		Reload:   func() { nudge(svc.hangup, os.Signal(unix.SIGHUP)) },
 	})
 	done := make(chan error, 1)
 	go func() { done <- srv.Serve(l) }()
@@ -273,6 +269,14 @@ func (svc *service) serveControl() (end func(), err error) {
 			svc.log.Error("control socket", "err", err)
 		}
 	}, nil
+}
+
+// nudge sends v unless one is waiting already.
+func nudge[T any](c chan<- T, v T) {
+	select {
+	case c <- v:
+	default:
+	}
 }
 
 // reload takes the configuration anew and keeps the old one if that is wrong.

@@ -116,7 +116,11 @@ func (a *app) mode(ctx context.Context, mode string, o sendmailOptions) error {
 		if o.aliases != "" {
 			file = []string{o.aliases}
 		}
-		return runAliasesCheck(ctx, a, options{}, file)
+		err := runAliasesCheck(ctx, a, options{}, file)
+		if err == nil {
+			err = a.askToReload(ctx)
+		}
+		return err
 	case "h", "H":
 		return nil // there is no table of hosts
 	case "q":
@@ -219,17 +223,30 @@ func (a *app) countQueue(ctx context.Context) error {
 	})
 }
 
+// askToReload has the runner look at its files again. Package scripts call
+// newaliases whatever the state of things, so that nothing is said where nobody
+// listens or where the caller has no right to it.
+func (a *app) askToReload(ctx context.Context) error {
+	client := control.Dial(a.spool)
+	defer client.Close()
+	return unlessAlone(client.Reload(ctx))
+}
+
+// unlessAlone is err, but for the want of a runner or of the right to ask it.
+func unlessAlone(err error) error {
+	if errors.Is(err, control.ErrNoRunner) || errors.Is(err, control.ErrNotAllowed) {
+		return nil
+	}
+	return err
+}
+
 // flush is -q: what it selects is attempted at once. Cron jobs and boot scripts
 // call it whatever the state of things, so nothing is said where nobody listens
 // or where the caller has no right to it.
 func (a *app) flush(ctx context.Context, selection string) error {
 	client := control.Dial(a.spool)
 	defer client.Close()
-	err := flushSelected(ctx, client, selection)
-	if errors.Is(err, control.ErrNoRunner) || errors.Is(err, control.ErrNotAllowed) {
-		return nil
-	}
-	return err
+	return unlessAlone(flushSelected(ctx, client, selection))
 }
 
 // isInterval reports whether the value of -q is a time, "30m": by that sendmail is

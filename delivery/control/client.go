@@ -331,3 +331,8 @@ func (c *Client) change(ctx context.Context, verb string, id spool.ID) (Message,
 func (c *Client) Yield(ctx context.Context) error {
 	return c.call(ctx, http.MethodPost, "/yield", new(struct{}))
 }
+
+// Reload asks the runner to read its configuration again, as SIGHUP does.
+func (c *Client) Reload(ctx context.Context) error {
+	return c.call(ctx, http.MethodPost, "/reload", new(struct{}))
+}

@@ -50,6 +50,7 @@ func TestStrangersSeeThatThereIsMailAndOfTheirOwnAll(t *testing.T) {
 		"show": spool.ErrNotFound, "content": spool.ErrNotFound,
 		"hold": control.ErrNotAllowed, "release": control.ErrNotAllowed, "retry": control.ErrNotAllowed,
 		"retry all": control.ErrNotAllowed, "delete": control.ErrNotAllowed, "yield": control.ErrNotAllowed,
+		"reload": control.ErrNotAllowed,
 	} {
 		if out.Errors[name] != want.Error() {
 			t.Errorf("%s: got %q, want %q", name, out.Errors[name], want)
@@ -85,7 +86,7 @@ func TestAdministratorsAreRootOwnerAndGroup(t *testing.T) {
 			w := newWorld(t, control.Options{Owner: 1999, Group: admingroup, UntilEmpty: true, Yield: func() { yielded <- true }})
 			id := w.add(t, 1500, "private", nil)
 			out := ask(t, w.dir, &tt.cred, id)
-			for _, name := range []string{"hold", "release", "retry", "retry all", "yield", "delete"} {
+			for _, name := range []string{"hold", "release", "retry", "retry all", "yield", "reload", "delete"} {
 				if out.Errors[name] != tt.want {
 					t.Errorf("%s: got %q, want %q", name, out.Errors[name], tt.want)
 				}

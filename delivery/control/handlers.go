@@ -144,6 +144,13 @@ func (s *Server) yield(w http.ResponseWriter, _ *request) error {
 	return answer(w, struct{}{})
 }
 
+func (s *Server) reload(w http.ResponseWriter, _ *request) error {
+	if s.o.Reload != nil {
+		s.o.Reload()
+	}
+	return answer(w, struct{}{})
+}
+
 func (s *Server) retry(id spool.ID, _ int) (*spool.Message, error) {
 	m, err := s.o.Spool.Message(id)
 	if err == nil && m.Held != "" {

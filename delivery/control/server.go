@@ -48,6 +48,8 @@ type Options struct {
 	// block. It is asked only when UntilEmpty is set.
 	Yield      func()
 	UntilEmpty bool
+	// Reload tells the runner to read its configuration again. It must not block.
+	Reload func()
 	// Version, Started and Mode are told to whoever asks. A nil Mode is "".
 	Version string
 	Started time.Time
@@ -123,6 +125,7 @@ func (s *Server) routes() http.Handler {
 		"GET /route":         s.route,
 		"POST /retry":        s.admin(s.retryAll),
 		"POST /yield":        s.admin(s.yield),
+		"POST /reload":       s.admin(s.reload),
 		"POST /retry/{id}":   s.change((*Server).retry),
 		"POST /release/{id}": s.change((*Server).release),
 		"POST /hold/{id}":    s.change((*Server).hold),

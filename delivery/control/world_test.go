@@ -111,6 +111,7 @@ func helper(dir, what string, args []string) {
 	verdict("retry", err)
 	verdict("retry all", c.RetryAll(ctx))
 	verdict("yield", c.Yield(ctx))
+	verdict("reload", c.Reload(ctx))
 	_, err = c.Delete(ctx, id)
 	verdict("delete", err)
 	json.NewEncoder(os.Stdout).Encode(out)
