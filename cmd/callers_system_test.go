@@ -181,8 +181,8 @@ func TestSmartdsWarningArrives(t *testing.T) {
 
 // Calls of programs that Debian 12 has not (cronie and its anacron), that need
 // disks or intruders (mdadm, fail2ban) or more patience than a test has (busybox
-// crond waits for the minute to end). They are not run: their calls are replayed,
-// byte for byte as their sources make them, busybox crond's as it was recorded.
+// crond waits for the minute to end). They are not run: their calls are replayed
+// with a message of their kind, busybox crond's as it was recorded.
 func TestReplayedCallsArrive(t *testing.T) {
 	t.Parallel()
 	needsRoot(t) // as whom these programs call
