@@ -79,6 +79,10 @@ func (tx *transaction) object(e *smtp.SMTPError) error {
 // Mail begins a transaction.
 func (s *session) Mail(from string, o *smtp.MailOptions) error {
 	s.conn.refused.Store(false)
+	if s.submission != (spool.SubmissionID{}) && s.conn.committed != 0 {
+		// It would be taken for a second arrival of the first.
+		return refuse(503, smtp.EnhancedCode{5, 5, 1}, "a submission is one message")
+	}
 	tx := &transaction{policy: *s.srv.policy.Load(), seen: make(map[string]bool)}
 	sender, err := tx.path(from)
 	if err != nil {

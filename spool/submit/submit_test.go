@@ -197,6 +197,17 @@ func TestSecondSessionOfASubmissionGetsTheFirstID(t *testing.T) {
 	}
 }
 
+// A submission's ID names one message; another one under it would be lost.
+func TestSubmissionIsOneMessage(t *testing.T) {
+	r := newRig(t)
+	one := recorded(submissionName, "a@b.test", []string{"x@y.test"}, hello)
+	_, again, _ := strings.Cut(one, "\r\n")
+	replies := r.talk(one + again)
+	if n := len(r.messages()); n != 1 || strings.HasPrefix(replies[len(replies)-1], "2") {
+		t.Errorf("%d messages; %q", n, replies)
+	}
+}
+
 // The commands and the content come in one write, so that a refused recipient is
 // known only when the content is already there.
 func TestSubmissionIsAllOrNothing(t *testing.T) {
