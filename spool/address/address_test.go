@@ -79,6 +79,8 @@ func TestParseReadsOneMailbox(t *testing.T) {
 		{"a@b.", Address{}, "empty labels"},
 		{"a@b|c", Address{}, "may not have '|'"},
 		{"a@[]", Address{}, "literal"},
+		{"a@[x>SIZE=1]", Address{}, "a domain may not have '['"},
+		{"a@[b,c@d]", Address{}, "a domain may not have '['"},
 		{"a@[1 2]", Address{}, "literal"},
 		{`a@[1\]]`, Address{}, "literal"},
 		{"a@[1]x", Address{}, "unexpected character"},

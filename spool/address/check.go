@@ -56,15 +56,20 @@ func checkDomain(domain string) string {
 	return ""
 }
 
-// isLiteral reports whether domain is an address literal: printable characters
-// in brackets. What they mean is for the router (RFC 5321 §4.1.3).
+// isLiteral reports whether domain is an address literal: what IPv4 and tagged
+// addresses are written with, in brackets (RFC 5321 §4.1.3). That allows any
+// printable character for tags nobody has defined, among them "<", ">" and ",",
+// which end a path or an address for a careless reader. What the literal means is
+// for the router.
 func isLiteral(domain string) bool {
 	n := len(domain)
 	if n < 3 || domain[0] != '[' || domain[n-1] != ']' {
 		return false
 	}
 	for i := 1; i < n-1; i++ {
-		if !isDtext(domain[i]) {
+		switch c := domain[i]; {
+		case 'a' <= c && c <= 'z', 'A' <= c && c <= 'Z', '0' <= c && c <= '9', c == '.', c == ':', c == '-':
+		default:
 			return false
 		}
 	}
