@@ -17,12 +17,21 @@ import (
 const (
 	// idleTimeout bounds one read of a client: a front end sends as fast as it can.
 	idleTimeout = 60 * time.Second
+	// sessionTimeout bounds a whole session on the socket. A front end has its message
+	// complete before it connects; 1 GiB in ten minutes is a slow disk.
+	sessionTimeout = 10 * time.Minute
+	// maxCommands bounds the commands of a session that the kernel vouches for: the
+	// largest limits.max_recipients twice, and some. Others end by themselves.
+	maxCommands = 250_000
 	// maxCommandLine, in octets, is far above RFC 5321 §4.5.3.1.4 with every
 	// parameter we know, and far below what would hurt.
 	maxCommandLine = 16 << 10
 )
 
-var errLongLine = errors.New("command line too long")
+var (
+	errLongLine     = errors.New("command line too long")
+	errManyCommands = errors.New("too many commands")
+)
 
 // conn is what go-smtp's server gets to read and write. It hands out commands a
 // line at a time, so that it always knows whether the server reads a command or
@@ -37,15 +46,18 @@ type conn struct {
 	// arrived is when the message was handed in, if that was before now.
 	arrived time.Time
 	idle    time.Duration // for each read; 0 waits for ever
+	until   time.Time     // of the session; only with idle
+	gone    func()        // called when it is closed; may be nil
 
-	in      *bufio.Reader
-	out     []byte // the rest of a line that was begun
-	err     error
-	started bool  // the first line has been read
-	lf      bool  // which ended with LF, so that all lines do
-	chunk   int64 // octets of a BDAT chunk still to come
-	data    bool  // content follows DATA, up to the dot
-	midLine bool  // within a line of it
+	commands int
+	in       *bufio.Reader
+	out      []byte // the rest of a line that was begun
+	err      error
+	started  bool  // the first line has been read
+	lf       bool  // which ended with LF, so that all lines do
+	chunk    int64 // octets of a BDAT chunk still to come
+	data     bool  // content follows DATA, up to the dot
+	midLine  bool  // within a line of it
 
 	// refused: a command since the last MAIL was. A submission is all or nothing,
 	// although its commands and content come in one write.
@@ -54,7 +66,7 @@ type conn struct {
 }
 
 func newConn(c net.Conn, origin spool.Origin, idle time.Duration) *conn {
-	sc := &conn{Conn: c, origin: origin, idle: idle}
+	sc := &conn{Conn: c, origin: origin, idle: idle, until: time.Now().Add(sessionTimeout)}
 	sc.in = bufio.NewReaderSize(source{sc}, maxCommandLine)
 	return sc
 }
@@ -65,7 +77,11 @@ type source struct{ c *conn }
 func (s source) Read(p []byte) (int, error) {
 	if s.c.idle > 0 {
 		// Some carriers have no deadlines and need none: a file does not wait.
-		_ = s.c.Conn.SetReadDeadline(time.Now().Add(s.c.idle))
+		deadline := time.Now().Add(s.c.idle)
+		if deadline.After(s.c.until) {
+			deadline = s.c.until
+		}
+		_ = s.c.Conn.SetReadDeadline(deadline)
 	}
 	return s.c.Conn.Read(p)
 }
@@ -132,6 +148,10 @@ func (c *conn) readLine() {
 	}
 	switch {
 	case !c.data:
+		if c.commands++; c.commands > maxCommands && c.trusted() {
+			c.err = errManyCommands
+			return
+		}
 		line = completePath(line)
 		c.chunk = chunkSize(string(line))
 		c.midLine = false
@@ -189,6 +209,14 @@ func (c *conn) Write(p []byte) (int, error) {
 		c.data = true
 	}
 	return c.Conn.Write(p)
+}
+
+// Close closes the carrier.
+func (c *conn) Close() error {
+	if c.gone != nil {
+		c.gone()
+	}
+	return c.Conn.Close()
 }
 
 // SetReadDeadline keeps the server from undoing ours.

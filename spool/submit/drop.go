@@ -13,6 +13,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -134,7 +135,7 @@ func (d *dropDir) takeAll(ctx context.Context, names []string) {
 	for range min(dropWorkers, len(names)) {
 		wg.Go(func() {
 			for name := range work {
-				if err := d.take(name); err != nil {
+				if err := d.take(ctx, name); err != nil {
 					problems <- problem{name, err}
 				}
 			}
@@ -164,7 +165,7 @@ type problem struct {
 }
 
 // take stores one drop file and removes it. An error means that it stays.
-func (d *dropDir) take(name string) error {
+func (d *dropDir) take(ctx context.Context, name string) error {
 	switch {
 	case strings.HasPrefix(name, rejectedPrefix), strings.HasPrefix(name, temporaryPrefix):
 		return d.removeOld(name)
@@ -185,7 +186,15 @@ func (d *dropDir) take(name string) error {
 	if !d.srv.drops.pass(sc) {
 		return nil // shutting down
 	}
-	<-c.done
+	select {
+	case <-c.done:
+	case <-ctx.Done():
+		c.stop.Store(true)
+		<-c.done
+		if sc.committed == 0 {
+			return nil // it is there at the next start
+		}
+	}
 	switch {
 	case sc.committed != 0:
 		return os.Remove(filepath.Join(d.path, name))
@@ -313,9 +322,15 @@ type dropConn struct {
 	refusal []byte
 	done    chan struct{}
 	once    sync.Once
+	stop    atomic.Bool // read no further
 }
 
-func (c *dropConn) Read(p []byte) (int, error) { return c.r.Read(p) }
+func (c *dropConn) Read(p []byte) (int, error) {
+	if c.stop.Load() {
+		return 0, net.ErrClosed
+	}
+	return c.r.Read(p)
+}
 
 func (c *dropConn) Write(p []byte) (int, error) {
 	if len(p) > 0 && (p[0] == '5' && !c.permanent() || p[0] == '4' && len(c.refusal) == 0) {
@@ -326,10 +341,11 @@ func (c *dropConn) Write(p []byte) (int, error) {
 
 func (c *dropConn) permanent() bool { return len(c.refusal) > 0 && c.refusal[0] == '5' }
 
-// temporary reports whether the same file may be taken later. A session that
-// just ended, with nothing refused, was cut short: it will not get longer.
+// temporary reports whether the same file may be taken later. Not so a session that
+// was cut short, which the server calls a connection error (421 4.4.x): it will
+// not get longer.
 func (c *dropConn) temporary() bool {
-	return len(c.refusal) > 0 && c.refusal[0] == '4' && !strings.HasPrefix(string(c.refusal), "421")
+	return len(c.refusal) > 0 && c.refusal[0] == '4' && !strings.HasPrefix(string(c.refusal), "421 4.4.")
 }
 
 func (c *dropConn) verdict() string {

@@ -40,13 +40,14 @@ type Server struct {
 	drops  *handover // carries drop files to smtp
 
 	mu      sync.Mutex
-	closing bool           // guarded by mu
-	active  sync.WaitGroup // transactions that may write to the spool
+	closing bool               // guarded by mu
+	open    map[*conn]struct{} // guarded by mu: connections on the socket
+	active  sync.WaitGroup     // transactions that may write to the spool
 }
 
 // New returns a Server that takes nothing yet: see Serve and Drops.
 func New(s *spool.Spool, p Policy, log *slog.Logger) *Server {
-	srv := &Server{spool: s, log: log, drops: newHandover()}
+	srv := &Server{spool: s, log: log, drops: newHandover(), open: make(map[*conn]struct{})}
 	srv.SetPolicy(p)
 	srv.smtp = smtp.NewServer(smtp.BackendFunc(srv.newSession))
 	srv.smtp.Domain = p.Hostname
@@ -64,7 +65,7 @@ func (srv *Server) SetPolicy(p Policy) { srv.policy.Store(&p) }
 
 // Serve takes submissions on the unix socket until Shutdown.
 func (srv *Server) Serve(l *net.UnixListener) error {
-	err := srv.smtp.Serve(&socketListener{UnixListener: l, open: make(map[uint32]int)})
+	err := srv.smtp.Serve(&socketListener{UnixListener: l, srv: srv, open: make(map[uint32]int)})
 	if errors.Is(err, net.ErrClosed) {
 		return nil
 	}
@@ -77,9 +78,25 @@ func (srv *Server) Shutdown(ctx context.Context) {
 	if srv.smtp.Shutdown(ctx) != nil {
 		srv.mu.Lock()
 		srv.closing = true
+		for c := range srv.open {
+			c.Conn.Close() // go-smtp only waits for them
+		}
 		srv.mu.Unlock()
 	}
 	srv.active.Wait()
+}
+
+// register has Shutdown close c, until c is closed.
+func (srv *Server) register(c *conn) *conn {
+	srv.mu.Lock()
+	srv.open[c] = struct{}{}
+	srv.mu.Unlock()
+	c.gone = func() {
+		srv.mu.Lock()
+		delete(srv.open, c)
+		srv.mu.Unlock()
+	}
+	return c
 }
 
 // enter begins a transaction that writes to the spool, if it still may; the end

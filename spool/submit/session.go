@@ -24,6 +24,11 @@ import (
 // front end submits has hardly any.
 const maxHops = 100
 
+// maxHeldRecipients is how many recipients a message may have that is held because
+// it has more than the policy allows: what one of our front ends left may be far
+// above it, what nobody's front end left shall not fill our memory.
+const maxHeldRecipients = 10_000
+
 // session is one SMTP session, whatever carries it.
 type session struct {
 	srv        *Server
@@ -83,6 +88,9 @@ func (s *session) Mail(from string, o *smtp.MailOptions) error {
 		// It would be taken for a second arrival of the first.
 		return refuse(503, smtp.EnhancedCode{5, 5, 1}, "a submission is one message")
 	}
+	if s.current() != nil {
+		return nestedMail()
+	}
 	tx := &transaction{policy: *s.srv.policy.Load(), seen: make(map[string]bool)}
 	sender, err := tx.path(from)
 	if err != nil {
@@ -103,6 +111,17 @@ func (s *session) Mail(from string, o *smtp.MailOptions) error {
 	}
 	s.set(tx)
 	return nil
+}
+
+// nestedMail refuses a second MAIL (RFC 5321 §4.1.4). The server would go on with
+// the recipients of the first, which we have forgotten.
+func nestedMail() error {
+	return refuse(503, smtp.EnhancedCode{5, 5, 1}, "a transaction is under way: RSET ends it")
+}
+
+// noRecipients refuses content that is for nobody.
+func noRecipients() error {
+	return refuse(554, smtp.EnhancedCode{5, 5, 1}, "no recipients")
 }
 
 func (tx *transaction) tooLarge() *smtp.SMTPError {
@@ -148,6 +167,9 @@ func (s *session) Rcpt(to string, o *smtp.RcptOptions) error {
 			// A client that speaks SMTP itself sends the rest by and by.
 			e.Code, e.EnhancedCode = 452, smtp.EnhancedCode{4, 5, 3}
 		}
+		if len(tx.msg.Recipients) >= max(maxHeldRecipients, tx.policy.MaxRecipients) {
+			return e
+		}
 		if err := tx.object(e); err != nil {
 			return err
 		}
@@ -178,6 +200,9 @@ func (s *session) Data(r io.Reader) error {
 	defer s.srv.active.Done()
 	if s.conn.refused.Load() && s.conn.trusted() {
 		return refuse(554, smtp.EnhancedCode{5, 5, 1}, "nothing sent: a sender or recipient was refused")
+	}
+	if len(tx.msg.Recipients) == 0 {
+		return noRecipients()
 	}
 	id, err := s.store(tx, r)
 	if err != nil {

@@ -22,6 +22,7 @@ const maxPerUID = 200
 // socketListener asks the kernel who is calling.
 type socketListener struct {
 	*net.UnixListener
+	srv  *Server
 	mu   sync.Mutex
 	open map[uint32]int // guarded by mu: connections by uid
 }
@@ -40,7 +41,7 @@ func (l *socketListener) Accept() (net.Conn, error) {
 		pid, program := caller(int(cred.Pid))
 		origin := spool.Origin{Via: spool.ViaSocket, UID: int(cred.Uid), PID: pid, Program: program}
 		place := &counted{UnixConn: c, leave: sync.OnceFunc(func() { l.leave(cred.Uid) })}
-		return newConn(place, origin, idleTimeout), nil
+		return l.srv.register(newConn(place, origin, idleTimeout)), nil
 	}
 }
 

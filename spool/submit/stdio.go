@@ -54,6 +54,9 @@ type stdioSession struct {
 }
 
 func (t *stdioSession) Mail(from string, o *smtp.MailOptions) error {
+	if t.s != nil {
+		return nestedMail()
+	}
 	sender, err := bare(from)
 	if err != nil {
 		return refuse(553, smtp.EnhancedCode{5, 1, 7}, "%v", err)
@@ -99,6 +102,9 @@ func bare(path string) (address.Address, error) {
 // Data hands the message over and answers for it.
 func (t *stdioSession) Data(r io.Reader) error {
 	s := t.s
+	if len(s.Recipients) == 0 {
+		return noRecipients()
+	}
 	section, rest, err := header.Read(r, header.Options{})
 	if errors.Is(err, header.ErrTooLarge) {
 		return tooLargeSection()

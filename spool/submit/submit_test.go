@@ -208,6 +208,71 @@ func TestSubmissionIsOneMessage(t *testing.T) {
 	}
 }
 
+// A second MAIL would make a message of nobody out of the first one's recipients. It
+// is refused, and with it, on the socket, the rest.
+func TestNestedMailIsRefused(t *testing.T) {
+	r := newRig(t)
+	replies := r.talk("EHLO x\r\nMAIL FROM:<a@b.test>\r\nRCPT TO:<x@y.test>\r\nMAIL FROM:<e@b.test>\r\nDATA\r\nSubject: x\r\n\r\nx\r\n.\r\n")
+	if n := len(r.messages()); n != 0 || !strings.HasPrefix(replies[4], "503 ") || !strings.HasPrefix(replies[len(replies)-1], "554 ") {
+		t.Errorf("%q; %d messages", replies, n)
+	}
+}
+
+// One file must not fill the runner's memory.
+func TestDropFileWithEndlessCommandsIsRejected(t *testing.T) {
+	r := newRig(t)
+	for name, commands := range map[string]string{
+		strings.Repeat("c", 32): strings.Repeat("NOOP\r\n", 300_000),
+		strings.Repeat("d", 32): func() string {
+			var b strings.Builder
+			for i := range 12_000 {
+				fmt.Fprintf(&b, "RCPT TO:<%d@y.test>\r\n", i)
+			}
+			return b.String()
+		}(),
+	} {
+		session := recorded(name, "a@b.test", []string{"x@y.test"}, hello)
+		r.drop(name, strings.Replace(session, "BDAT", commands+"BDAT", 1))
+	}
+	r.scan()
+	if n := len(r.messages()); n != 0 {
+		t.Errorf("%d messages", n)
+	}
+	for _, name := range r.dropped() {
+		if !strings.HasPrefix(name, "rejected.") {
+			t.Errorf("%s is left to be read again", name)
+		}
+	}
+}
+
+// Whoever keeps a transaction open keeps nobody from stopping.
+func TestShutdownClosesWhatIsLeft(t *testing.T) {
+	r := newRig(t)
+	c, err := net.Dial("unix", filepath.Join(r.dir, "s"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	if _, err := io.WriteString(c, "EHLO x\r\nMAIL FROM:<a@b.test>\r\nRCPT TO:<x@y.test>\r\nBDAT 1000 LAST\r\nhalf"); err != nil {
+		t.Fatal(err)
+	}
+	for in := bufio.NewReader(c); ; {
+		line, err := in.ReadString('\n')
+		if err != nil {
+			t.Fatal(err)
+		}
+		if strings.Contains(line, "x@y.test") {
+			break
+		}
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
+	defer cancel()
+	r.srv.Shutdown(ctx) // returns, or the test times out
+	if n := len(r.messages()); n != 0 {
+		t.Errorf("%d messages", n)
+	}
+}
+
 // The commands and the content come in one write, so that a refused recipient is
 // known only when the content is already there.
 func TestSubmissionIsAllOrNothing(t *testing.T) {
