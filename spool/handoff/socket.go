@@ -52,7 +52,7 @@ func dial(socket string, timeout time.Duration) (fd int, err error) {
 	if err != nil {
 		return -1, err
 	}
-	if err = unix.Connect(fd, &unix.SockaddrUnix{Name: socket}); err == nil {
+	if err = connect(fd, socket); err == nil {
 		err = unix.SetNonblock(fd, false)
 	}
 	limit := unix.NsecToTimeval(int64(timeout))
@@ -66,6 +66,21 @@ func dial(socket string, timeout time.Duration) (fd int, err error) {
 		return -1, err
 	}
 	return fd, nil
+}
+
+// connect connects to a socket by its path or, where that is too long for an
+// address, by a descriptor of its directory.
+func connect(fd int, socket string) error {
+	const longest = 107 // octets in an address, the last one being NUL
+	if len(socket) > longest {
+		dir, err := unix.Open(path.Dir(socket), unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
+		if err != nil {
+			return err
+		}
+		defer unix.Close(dir)
+		socket = "/proc/self/fd/" + strconv.Itoa(dir) + "/" + path.Base(socket)
+	}
+	return unix.Connect(fd, &unix.SockaddrUnix{Name: socket})
 }
 
 // trust asks the kernel who listens: mail is for root, the owner of the spool

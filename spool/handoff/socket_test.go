@@ -7,6 +7,7 @@ import (
 	"io"
 	"net"
 	"os"
+	"path/filepath"
 	"strconv"
 	"strings"
 	"testing"
@@ -231,5 +232,24 @@ func TestRefusalIsFoundAfterBrokenPipe(t *testing.T) {
 	var refused *Refused
 	if _, _, err := Submit(dir, s); !errors.As(err, &refused) || refused.Code != 552 {
 		t.Errorf("Submit = %v; want 552", err)
+	}
+}
+
+// A path that is too long for an address still leads to the runner.
+func TestLongPathReachesTheRunner(t *testing.T) {
+	short := newSpool(t)
+	long := filepath.Join(t.TempDir(), strings.Repeat("x", 100), "spool")
+	if err := os.MkdirAll(filepath.Dir(long), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Rename(short, long); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Symlink(long, short); err != nil {
+		t.Fatal(err)
+	}
+	startRunner(t, short, polite)
+	if _, dropped, err := Submit(long, small()); dropped || err != nil {
+		t.Errorf("dropped %v, %v; want the runner to have it", dropped, err)
 	}
 }
