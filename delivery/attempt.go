@@ -23,7 +23,9 @@ func (r *Runner) attempt(ctx context.Context, s *spool.Spool, it *item) (m *spoo
 		// after each restart.
 		if bug := recover(); bug != nil {
 			r.log.Error("message held", "id", it.id, "err", fmt.Sprint(bug), "stack", string(debug.Stack()))
-			m = r.hold(s, it.id, fmt.Sprintf("postino failed on it: %v", bug))
+			if m != nil {
+				m = r.hold(s, m, fmt.Sprintf("postino failed on it: %v", bug))
+			}
 		}
 	}()
 	m, err := s.Message(it.id)
@@ -50,7 +52,7 @@ func (r *Runner) attempt(ctx context.Context, s *spool.Spool, it *item) (m *spoo
 	replies := p.route.transport.Deliver(ctx, b)
 	if damage != nil {
 		r.log.Error("message held", "id", m.ID, "err", damage)
-		return r.hold(s, m.ID, damage.Error())
+		return r.hold(s, m, damage.Error())
 	}
 	a := &spool.Attempt{At: start, Took: time.Since(start), Hop: p.route.hop, Keep: p.route.keep}
 	for i, n := range b.Recipients {
@@ -69,12 +71,19 @@ func due(m *spool.Message, now time.Time, force bool) []int {
 		return nil
 	}
 	for i, rcpt := range m.Recipients {
-		if !rcpt.Status.Settled() && (force || !rcpt.Next.After(now)) {
+		if !rcpt.Status.Settled() && (force || ripe(rcpt.Next, now)) {
 			list = append(list, i)
 		}
 	}
 	return list
 }
+
+// farthest is how far away a next attempt can be, by any schedule. One that is
+// farther was set while the clock was wrong.
+const farthest = 31 * 24 * time.Hour
+
+// ripe reports whether an attempt planned for next is due.
+func ripe(next, now time.Time) bool { return !next.After(now) || next.Sub(now) > farthest }
 
 // outcome decides what a reply means for recipient n.
 func outcome(m *spool.Message, n int, reply spool.Reply, success spool.Status, retry config.Retry, now time.Time) spool.Outcome {
@@ -117,13 +126,23 @@ func (r *Runner) record(ctx context.Context, s *spool.Spool, m *spool.Message, a
 		}
 	}
 	if err != nil {
-		if !errors.Is(err, spool.ErrNotFound) { // else somebody deleted it meanwhile
-			r.log.Error("attempt not recorded", "id", m.ID, "err", err)
-		}
+		// The message may have been deleted meanwhile. What became of it is told all
+		// the same: the remote may have it.
+		r.log.Error("attempt not recorded", "id", m.ID, "err", err)
+		r.report(m, a)
 		return nil
 	}
+	r.report(after, a)
+	if after.Settled() {
+		r.log.Info("finished", "id", m.ID, "age", time.Since(m.Arrived).Round(time.Millisecond))
+	}
+	return after
+}
+
+// report logs what an attempt did, a line for each recipient.
+func (r *Runner) report(m *spool.Message, a *spool.Attempt) {
 	for _, o := range a.Outcomes {
-		rcpt := after.Recipients[o.Recipient]
+		rcpt := m.Recipients[o.Recipient]
 		log := r.log.With("id", m.ID, "rcpt", rcpt.Address.String(), "hop", a.Hop, "reply", o.Reply.String(),
 			"took", a.Took.Round(time.Millisecond), "status", string(o.Status), "n", rcpt.Attempts)
 		if a.TLS != "" {
@@ -134,18 +153,21 @@ func (r *Runner) record(ctx context.Context, s *spool.Spool, m *spool.Message, a
 		}
 		log.Info("attempt")
 	}
-	if after.Settled() {
-		r.log.Info("finished", "id", m.ID, "age", time.Since(m.Arrived).Round(time.Millisecond))
-	}
-	return after
 }
 
-// hold keeps a message from being attempted and returns it.
-func (r *Runner) hold(s *spool.Spool, id spool.ID, why string) *spool.Message {
-	m, err := s.Hold(id, why)
-	if err != nil {
-		r.log.Error("message not held", "id", id, "err", err)
+// hold keeps a message from being attempted and returns it. Where that cannot be
+// stored the message is left alone for a while.
+func (r *Runner) hold(s *spool.Spool, m *spool.Message, why string) *spool.Message {
+	held, err := s.Hold(m.ID, why)
+	if err == nil {
+		return held
+	}
+	r.log.Error("message not held", "id", m.ID, "err", err)
+	if errors.Is(err, spool.ErrNotFound) {
 		return nil
+	}
+	for i := range m.Recipients {
+		m.Recipients[i].Next = time.Now().Add(lookAnyway)
 	}
 	return m
 }

@@ -119,6 +119,26 @@ func TestQueueRemembersWhatCameDuringAnAttempt(t *testing.T) {
 	}
 }
 
+// A machine whose clock was years ahead deferred mail to then. It is due now.
+func TestNextOfAWrongClockIsDue(t *testing.T) {
+	q := newQueue()
+	now := time.Now()
+	m := message(1, now.AddDate(10, 0, 0))
+	q.add(m)
+	it, _ := q.take(now, time.Minute)
+	if it == nil || len(due(m, now, false)) != 1 {
+		t.Fatalf("not due: %+v", it)
+	}
+	q.done(it, m)
+	if it, _ = q.take(now, time.Minute); it == nil {
+		t.Error("not due after an attempt that failed to record")
+	}
+	q.add(message(2, now.Add(24*time.Hour)))
+	if it, _ = q.take(now, time.Minute); it != nil {
+		t.Errorf("%s is due a day early", it.id)
+	}
+}
+
 func TestDueRecipientsAlone(t *testing.T) {
 	now := time.Now()
 	m := &spool.Message{Recipients: []spool.Recipient{

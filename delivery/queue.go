@@ -38,6 +38,7 @@ func (q *queue) add(m *spool.Message) {
 	if !due {
 		return
 	}
+	next = planned(next)
 	q.mu.Lock()
 	it := q.items[m.ID]
 	switch {
@@ -63,8 +64,8 @@ func (q *queue) take(now time.Time, limit time.Duration) (it *item, wait time.Du
 	if len(q.due) == 0 {
 		return nil, limit
 	}
-	if wait := q.due[0].next.Sub(now); wait > 0 {
-		return nil, min(wait, limit)
+	if next := q.due[0].next; !ripe(next, now) {
+		return nil, min(next.Sub(now), limit)
 	}
 	return heap.Pop(&q.due).(*item), 0
 }
@@ -78,7 +79,7 @@ func (q *queue) done(it *item, m *spool.Message) {
 	it.force, it.again, it.retry = retry, false, false
 	if m != nil {
 		if next, due := m.Next(); due {
-			it.next, again = next, true
+			it.next, again = planned(next), true
 		}
 	}
 	if retry {
@@ -104,6 +105,15 @@ func (q *queue) retry() {
 	heap.Init(&q.due)
 	q.mu.Unlock()
 	q.nudge()
+}
+
+// planned is when something is to be attempted that says next: at once, if the
+// clock was wrong when it did.
+func planned(next time.Time) time.Time {
+	if ripe(next, time.Now()) {
+		return time.Time{}
+	}
+	return next
 }
 
 // size is how many messages have something to attempt.
