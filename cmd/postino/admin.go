@@ -144,9 +144,9 @@ func runConfigShow(_ context.Context, a *app, _ options, operands []string) erro
 	if len(operands) > 0 {
 		return usageError("config show takes no operands: --config names a file")
 	}
-	c, err := config.Load(a.config)
+	c, err := a.loadConfig()
 	if err != nil {
-		return &exitError{status: exConfig, err: err}
+		return err
 	}
 	return a.output(func(w io.Writer) error {
 		_, err := c.WriteTo(w)

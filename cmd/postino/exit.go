@@ -17,6 +17,7 @@ const (
 	exNoUser      = 67 // of -bv alone: from a submission some callers take it for success
 	exUnavailable = 69
 	exOS          = 71
+	exCantCreate  = 73
 	exIO          = 74
 	exNoPerm      = 77
 	exConfig      = 78

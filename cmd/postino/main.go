@@ -14,6 +14,7 @@ import (
 	"strings"
 	"time"
 
+	"postino/config"
 	"postino/spool"
 )
 
@@ -47,6 +48,23 @@ func main() {
 	os.Exit(a.main(context.Background(), os.Args))
 }
 
+// loadConfig reads the configuration. The usual file may be missing; one that was
+// named must be there, or a slip in the name would send what was to be captured.
+func (a *app) loadConfig() (*config.Config, error) {
+	var err error
+	if a.config != defaultConfig {
+		_, err = os.Stat(a.config)
+	}
+	var c *config.Config
+	if err == nil {
+		c, err = config.Load(a.config)
+	}
+	if err != nil {
+		return nil, &exitError{status: exConfig, err: err}
+	}
+	return c, nil
+}
+
 func env(name, otherwise string) string {
 	if v := os.Getenv(name); v != "" {
 		return v
@@ -62,6 +80,10 @@ func (a *app) main(ctx context.Context, argv []string) int {
 	var err error
 	if name := filepath.Base(argv[0]); isSendmail(name) {
 		a.name = name
+		if !filepath.IsAbs(a.spool) {
+			a.report(fmt.Errorf("POSTINO_SPOOL=%q: want an absolute path", a.spool))
+			return exCantCreate
+		}
 		err = a.sendmail(ctx, name, argv[1:])
 	} else {
 		err = a.postino(ctx, argv[1:])

@@ -70,7 +70,7 @@ func (a *app) router(ctx context.Context) (ask func(address.Address) (control.Ro
 			if !errors.Is(err, control.ErrNoRunner) {
 				return r, err
 			}
-			c, err := config.Load(a.config)
+			c, err := a.loadConfig()
 			if err == nil {
 				own, err = delivery.New(c, slog.New(slog.DiscardHandler))
 			}

@@ -29,6 +29,8 @@ const (
 	idlePoll = 100 * time.Millisecond
 	// intakeGrace is how long submissions under way may go on at the end.
 	intakeGrace = 5 * time.Second
+	// controlGrace is how long questions under way may go on at the end.
+	controlGrace = time.Second
 	// yieldWait is how long a full runner waits for one started for the moment to
 	// give up the spool: its attempts may need their grace.
 	yieldWait = 40 * time.Second
@@ -57,12 +59,13 @@ func runRunner(ctx context.Context, a *app, untilEmpty bool) error {
 	ctx, stop := signal.NotifyContext(ctx, unix.SIGTERM, unix.SIGINT)
 	defer stop()
 	forgetCaller()
+	signal.Ignore(unix.SIGPIPE) // a log that nobody reads any more is no reason to stop
 	if err := prepareSpool(a.spool); err != nil {
 		return err
 	}
-	c, err := config.Load(a.config)
+	c, err := a.loadConfig()
 	if err != nil {
-		return &exitError{status: exConfig, err: err}
+		return err
 	}
 	out, err := logOutput(a, untilEmpty)
 	if err != nil {
@@ -177,7 +180,9 @@ func (svc *service) run(ctx context.Context) error {
 			<-ran
 			return err
 		}
-		again = svc.wait(ctx, ran)
+		if again = svc.wait(ctx, ran); !again {
+			stopRunner() // no new attempts, while submissions under way end
+		}
 		end(again)
 		again = again && svc.runner.Pending() > 0
 	}
@@ -236,13 +241,22 @@ func (svc *service) takeIn() (end func(last bool), err error) {
 		}
 		grace, cancel := context.WithTimeout(context.Background(), intakeGrace)
 		defer cancel()
-		if last {
-			if err := srv.ScanDrops(grace); err != nil {
-				svc.log.Error("drop directory not read", "err", err)
-			}
-		}
 		srv.Shutdown(grace)
+		if last {
+			svc.lastLook()
+		}
 	}, nil
+}
+
+// lastLook takes what is in drop/ when nobody can reach the socket any more.
+func (svc *service) lastLook() {
+	srv := submit.New(svc.spool, policy(svc.config.Load()), svc.log)
+	if err := srv.ScanDrops(context.Background()); err != nil {
+		svc.log.Error("drop directory not read", "err", err)
+	}
+	grace, cancel := context.WithTimeout(context.Background(), intakeGrace)
+	defer cancel()
+	srv.Shutdown(grace)
 }
 
 func (svc *service) serveControl() (end func(), err error) {
@@ -262,7 +276,7 @@ func (svc *service) serveControl() (end func(), err error) {
 	go func() { done <- srv.Serve(l) }()
 	return func() {
 		_ = os.Remove(filepath.Join(svc.app.spool, spool.ControlSocket))
-		grace, cancel := context.WithTimeout(context.Background(), intakeGrace)
+		grace, cancel := context.WithTimeout(context.Background(), controlGrace)
 		defer cancel()
 		srv.Shutdown(grace)
 		if err := <-done; err != nil {

@@ -72,7 +72,12 @@ func (a *app) sendmail(ctx context.Context, name string, args []string) error {
 		// an attempt at something.
 		return usageError("-C is for root alone")
 	}
-	if o.queue != nil && (mode == "" || mode == "m") {
+	runsQueue := o.queue != nil && (mode == "" || mode == "m")
+	if (o.header || len(o.operands) > 0) && (runsQueue || strings.Contains("pPihHqVdlDCs", mode) && mode != "") {
+		// Whoever names recipients may have a message for them, which is not read here.
+		return usageError("this mode takes neither recipients nor -t: it reads no message")
+	}
+	if runsQueue {
 		if isInterval(*o.queue) {
 			return a.daemon(ctx)
 		}
@@ -104,9 +109,6 @@ func modeOf(name string) (mode string, ok bool) {
 func (a *app) mode(ctx context.Context, mode string, o sendmailOptions) error {
 	switch mode {
 	case "p", "P":
-		if o.header || len(o.operands) > 0 {
-			return usageError("-b%s lists the queue: it takes neither recipients nor -t", mode)
-		}
 		if mode == "P" {
 			return a.countQueue(ctx)
 		}

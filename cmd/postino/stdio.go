@@ -5,6 +5,7 @@ import (
 	"math"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"syscall"
 
 	"golang.org/x/sys/unix"
@@ -42,10 +43,14 @@ func (a *app) startUntilEmpty() {
 	if err != nil {
 		return
 	}
+	config, err := filepath.Abs(a.config)
+	if err != nil {
+		return
+	}
 	// What our caller left open must not live as long as the runner.
 	const firstOther = 3
 	_ = unix.CloseRange(firstOther, math.MaxUint32, unix.CLOSE_RANGE_CLOEXEC)
-	cmd := exec.Command(self, "run", "--until-empty", "--config", a.config, "--spool", a.spool)
+	cmd := exec.Command(self, "run", "--until-empty", "--config", config, "--spool", a.spool)
 	cmd.Args[0] = "postino"
 	cmd.Dir = "/"
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}

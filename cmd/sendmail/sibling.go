@@ -51,8 +51,17 @@ func startRunner(spool, argv0 string) {
 	if err != nil {
 		return
 	}
+	args := []string{"postino", "run", "--until-empty"}
+	if config := os.Getenv("POSTINO_CONFIG"); config != "" && config[0] != '/' {
+		// The runner is going to be in another directory.
+		here, err := os.Getwd()
+		if err != nil {
+			return
+		}
+		args = append(args, "--config", here+"/"+config)
+	}
 	closeOnExec()
-	_, _ = syscall.ForkExec(postino, []string{"postino", "run", "--until-empty"}, &syscall.ProcAttr{
+	_, _ = syscall.ForkExec(postino, args, &syscall.ProcAttr{
 		Dir:   "/",
 		Env:   os.Environ(),
 		Files: []uintptr{uintptr(null), uintptr(null), uintptr(null)},
