@@ -122,11 +122,17 @@ func matrixModes() []matrixRow {
 		{line: "sendmail|-bp|-C|/etc/shadow", user: true, code: 64, out: "-C"},
 	}
 	for _, f := range words("-bh -b|h -bH -bi -b|i -I -q -qf -qI -qI1 -qIabc -qR -qRbob@example.net -qS -qSroot -qGgroup " +
-		"-q!Rbob -qQ -qL -qp -q|5m -q|bob@example.net -tq -q|-t") {
+		"-q!Rbob -qQ -qL -qp") {
 		rows = append(rows, matrixRow{line: "sendmail|" + f}, matrixRow{line: "sendmail|" + f, user: true})
 	}
 	for _, f := range words("-q1s -q30m -q1h30m") {
 		rows = append(rows, matrixRow{line: "sendmail|" + f})
+	}
+	// Who names recipients has a message for them, which is not read: a silent 0 would
+	// lose it.
+	for _, f := range words("-q|5m -q|bob@example.net -tq -q|-t -bi|bob@example.net -bh|bob@example.net -bH|-t -bP|bob@example.net") {
+		rows = append(rows, matrixRow{line: "sendmail|" + f, code: 64, out: "neither recipients"},
+			matrixRow{line: "sendmail|" + f, user: true, code: 64, out: "neither recipients"})
 	}
 	// Of all letters that -b may have, whatever they mean to other mailers.
 	unknown := words("-bnq -bss -bpp -bmm -bqq -b|t -b|e -b1 -b=")

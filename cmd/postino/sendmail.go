@@ -73,7 +73,7 @@ func (a *app) sendmail(ctx context.Context, name string, args []string) error {
 		return usageError("-C is for root alone")
 	}
 	runsQueue := o.queue != nil && (mode == "" || mode == "m")
-	if (o.header || len(o.operands) > 0) && (runsQueue || strings.Contains("pPihHqVdlDCs", mode) && mode != "") {
+	if (o.header || len(o.operands) > 0) && (runsQueue || strings.Contains("pPihHqVdlDC", mode) && mode != "") {
 		// Whoever names recipients may have a message for them, which is not read here.
 		return usageError("this mode takes neither recipients nor -t: it reads no message")
 	}
