@@ -28,6 +28,12 @@ func TestReloadKeepsTheOldConfigurationWhenTheNewIsWrong(t *testing.T) {
 	b.sendmail("Subject: two\n\nhi\n", "alice@example.org")
 	b.log.awaitN(t, 2, "msg=finished")
 
+	// A file that is gone is wrong too: the defaults would be another configuration.
+	if err := os.Remove(b.config); err != nil {
+		t.Fatal(err)
+	}
+	r.reload("configuration not reloaded")
+
 	b.configure("max_message_size = \"2KiB\"\n" + relayTo(second.Port()))
 	r.reload("configuration reloaded")
 	b.sendmail("Subject: three\n\nhi\n", "alice@example.org")

@@ -295,7 +295,7 @@ func nudge[T any](c chan<- T, v T) {
 
 // reload takes the configuration anew and keeps the old one if that is wrong.
 func (svc *service) reload() {
-	c, err := config.Load(svc.app.config)
+	c, err := svc.app.loadConfig()
 	if err == nil {
 		err = svc.runner.SetConfig(c)
 	}

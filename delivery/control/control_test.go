@@ -166,7 +166,7 @@ func TestLongSpoolPathIsReached(t *testing.T) {
 }
 
 func TestTraceFindsByEachName(t *testing.T) {
-	w := newWorld(t, control.Options{})
+	w := newWorld(t, control.Options{Owner: os.Geteuid()})
 	first := w.add(t, 1, "Backup done", func(m *spool.Message) { m.Subject = "Backup =?utf-8?q?f=C3=BCr?= Anna" })
 	second := w.add(t, 1, "other", func(m *spool.Message) { m.Sender = addr(t, "boss@Corp.test") })
 	w.attempt(t, first, spool.Relayed, spool.Reply{Code: 250, Status: "2.0.0", Text: "ok"}, false)
