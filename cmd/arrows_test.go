@@ -24,6 +24,7 @@ func arrows() map[string]struct {
 		imports []string
 	}{
 		"spool/address":    {0, nil},
+		"delivery/dns":     {0, nil},
 		"config":           {1, nil},
 		"spool/header":     {1, []string{"spool/address"}},
 		"spool/handoff":    {1, []string{"spool/address"}},
@@ -62,6 +63,8 @@ func libraries() map[string]struct {
 			[]string{"delivery/relay"}},
 		"github.com/BurntSushi/toml": {"the syntax of postino.toml, with line and column of a mistake",
 			[]string{"config"}},
+		"github.com/miekg/dns": {"answers that tell NXDOMAIN, no data and failure apart, TTL, AD, TLSA: net.Resolver has none of them",
+			[]string{"delivery/dns"}},
 		"golang.org/x/sys": {"system calls that package syscall lacks or has frozen",
 			[]string{"cmd/postino", "cmd/sendmail", "delivery/control", "spool", "spool/handoff", "spool/submit"}},
 	}

@@ -1,0 +1,319 @@
+package dns
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"reflect"
+	"strings"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/miekg/dns"
+)
+
+// zone is what a server of a test says: records in the form of a zone file, or a
+// word: a response code, "silent", "cut" (a truncated answer by UDP, the records
+// after it by TCP), "noedns", "other" (an answer to another question).
+type zone map[string][]string
+
+// server answers by UDP and TCP on one port of the loopback, and counts questions.
+type server struct {
+	addr    string
+	asked   atomic.Int32
+	records zone
+	ad      bool
+}
+
+func serve(t *testing.T, z zone) *server {
+	t.Helper()
+	s := &server{records: z}
+	udp, err := net.ListenPacket("udp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	tcp, err := net.Listen("tcp", udp.LocalAddr().String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	s.addr = udp.LocalAddr().String()
+	for _, d := range []*dns.Server{{PacketConn: udp, Handler: s}, {Listener: tcp, Handler: s}} {
+		up := make(chan struct{})
+		d.NotifyStartedFunc = func() { close(up) }
+		go d.ActivateAndServe()
+		<-up
+		t.Cleanup(func() { d.Shutdown() })
+	}
+	return s
+}
+
+func (s *server) ServeDNS(w dns.ResponseWriter, q *dns.Msg) {
+	s.asked.Add(1)
+	m := new(dns.Msg).SetReply(q)
+	m.AuthenticatedData = s.ad && q.AuthenticatedData
+	rows, known := s.records[q.Question[0].Name+" "+dns.TypeToString[q.Question[0].Qtype]]
+	if !known {
+		m.Rcode = dns.RcodeNameError
+		for name := range s.records {
+			if strings.HasPrefix(name, q.Question[0].Name+" ") {
+				m.Rcode = dns.RcodeSuccess
+			}
+		}
+	}
+	_, udp := w.RemoteAddr().(*net.UDPAddr)
+	for _, row := range rows {
+		switch code, isCode := dns.StringToRcode[row]; {
+		case row == "silent":
+			return
+		case row == "cut" && udp:
+			m.Truncated = true
+		case row == "cut":
+		case row == "noedns" && q.IsEdns0() != nil:
+			m.Rcode = dns.RcodeFormatError
+		case row == "noedns":
+		case row == "other":
+			m.Question[0].Name = "other.test."
+		case isCode:
+			m.Rcode = code
+		case !m.Truncated && m.Rcode == dns.RcodeSuccess:
+			rr, err := dns.NewRR(row)
+			if err != nil {
+				panic(err)
+			}
+			m.Answer = append(m.Answer, rr)
+		}
+	}
+	_ = w.WriteMsg(m) // who has gone needs no answer
+}
+
+func resolver(t *testing.T, servers ...*server) *Resolver {
+	t.Helper()
+	var addrs []string
+	for _, s := range servers {
+		addrs = append(addrs, s.addr)
+	}
+	r, err := New(addrs...)
+	if err != nil {
+		t.Fatal(err)
+	}
+	r.timeout = 200 * time.Millisecond
+	return r
+}
+
+// An answer that there is nothing is told from no answer, for every type.
+func TestNothingIsToldFromNoAnswer(t *testing.T) {
+	t.Parallel()
+	s := serve(t, zone{
+		"empty.test. TXT":      {"empty.test. 60 TXT x"},
+		"servfail.test. MX":    {"SERVFAIL"},
+		"refused.test. MX":     {"REFUSED"},
+		"formerr.test. MX":     {"FORMERR"},
+		"notimp.test. MX":      {"NOTIMP"},
+		"silent.test. MX":      {"silent"},
+		"lie.test. MX":         {"other", "lie.test. 60 MX 1 mx.test."},
+		"loop.test. MX":        {"loop.test. 60 CNAME loop.test."},
+		"ring.test. MX":        {"ring.test. 60 CNAME bell.test."},
+		"bell.test. MX":        {"bell.test. 60 CNAME ring.test."},
+		"dangling.test. MX":    {"dangling.test. 60 CNAME gone.test."},
+		"strangers.test. MX":   {"victim.test. 60 MX 1 evil.test."},
+		"elsewhere.test. MX":   {"elsewhere.test. 60 CNAME empty.test."},
+		"malformed..test. MX":  {"SERVFAIL"},
+		"deep.empty.test. TXT": {"x.test. 60 TXT y"},
+	})
+	for domain, want := range map[string]error{
+		"gone.test": ErrNoName, "": ErrNoName, "malformed..test": ErrNoName, strings.Repeat("x", 64) + ".test": ErrNoName,
+		"empty.test": ErrNoData, "strangers.test": ErrNoData, "elsewhere.test": ErrNoData,
+		"dangling.test": ErrNoName,
+		"servfail.test": ErrTemporary, "refused.test": ErrTemporary, "formerr.test": ErrTemporary, "notimp.test": ErrTemporary,
+		"silent.test": ErrTemporary, "lie.test": ErrTemporary, "loop.test": ErrTemporary, "ring.test": ErrTemporary,
+	} {
+		a, err := resolver(t, s).MX(context.Background(), domain)
+		if !errors.Is(err, want) || len(a.Records) != 0 {
+			t.Errorf("MX of %q: %v, %v, want %v", domain, a.Records, err, want)
+		}
+	}
+	for _, r := range []*Resolver{resolver(t), resolver(t, &server{addr: "127.0.0.1:1"})} {
+		if _, err := r.MX(context.Background(), "x.test"); !errors.Is(err, ErrTemporary) {
+			t.Errorf("without a resolver that answers: %v", err)
+		}
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	cancel()
+	if _, err := resolver(t, s).MX(ctx, "empty.test"); !errors.Is(err, ErrTemporary) || !errors.Is(err, context.Canceled) {
+		t.Errorf("cancelled: %v", err)
+	}
+}
+
+// What is there is found whatever way it is given, and in the order to use it.
+func TestExchangersAreFound(t *testing.T) {
+	t.Parallel()
+	s := serve(t, zone{
+		"plain.test. MX":  {"plain.test. 60 MX 20 B.test.", "plain.test. 30 MX 10 a.test.", "plain.test. 60 MX 20 c.test."},
+		"null.test. MX":   {"null.test. 60 MX 0 ."},
+		"cut.test. MX":    {"cut", "cut.test. 60 MX 10 a.test."},
+		"noedns.test. MX": {"noedns", "noedns.test. 60 MX 10 a.test."},
+		"alias.test. MX":  {"alias.test. 60 CNAME plain.test."},
+		"whole.test. MX":  {"whole.test. 60 CNAME Plain.test.", "plain.test. 60 MX 10 a.test."},
+	})
+	plain := []MX{{10, "a.test"}, {20, "b.test"}, {20, "c.test"}}
+	for domain, want := range map[string]Answer[MX]{
+		"plain.test":  {Records: plain, Name: "plain.test", TTL: 30 * time.Second},
+		"PLAIN.test.": {Records: plain, Name: "plain.test", TTL: 30 * time.Second},
+		"null.test":   {Records: []MX{{0, ""}}, Name: "null.test", TTL: time.Minute},
+		"cut.test":    {Records: plain[:1], Name: "cut.test", TTL: time.Minute},
+		"noedns.test": {Records: plain[:1], Name: "noedns.test", TTL: time.Minute},
+		"alias.test":  {Records: plain, Name: "plain.test", TTL: 30 * time.Second},
+		"whole.test":  {Records: plain[:1], Name: "plain.test", TTL: time.Minute},
+	} {
+		if got, err := resolver(t, s).MX(context.Background(), domain); err != nil || !reflect.DeepEqual(got, want) {
+			t.Errorf("MX of %s: %+v, %v, want %+v", domain, got, err, want)
+		}
+	}
+	// The second server is asked where the first has no answer.
+	bad := serve(t, zone{"plain.test. MX": {"SERVFAIL"}})
+	if got, err := resolver(t, bad, s).MX(context.Background(), "plain.test"); err != nil || len(got.Records) != 3 {
+		t.Errorf("with a broken first server: %+v, %v", got, err)
+	}
+}
+
+// A thousand exchangers are no reason to fail.
+func TestAThousandExchangers(t *testing.T) {
+	t.Parallel()
+	rows := []string{"cut"}
+	for i := range 1000 {
+		rows = append(rows, fmt.Sprintf("x.test. 60 MX %d mx%d.test.", 1000-i, i))
+	}
+	got, err := resolver(t, serve(t, zone{"x.test. MX": rows})).MX(context.Background(), "x.test")
+	if err != nil || len(got.Records) != 1000 || got.Records[0].Host != "mx999.test" {
+		t.Errorf("%d records, %v", len(got.Records), err)
+	}
+}
+
+// One family is enough, and only a family without an answer makes it temporary that
+// there is no address.
+func TestOneFamilyOfAddressesIsEnough(t *testing.T) {
+	t.Parallel()
+	s := serve(t, zone{
+		"both.test. A": {"both.test. 60 A 192.0.2.1"}, "both.test. AAAA": {"both.test. 60 AAAA 2001:db8::1"},
+		"four.test. A": {"four.test. 60 A 192.0.2.1"}, "four.test. AAAA": {"SERVFAIL"},
+		"six.test. A": {"SERVFAIL"}, "six.test. AAAA": {"six.test. 60 AAAA 2001:db8::1"},
+		"half.test. A": {"SERVFAIL"}, "half.test. AAAA": {},
+		"flah.test. AAAA": {"SERVFAIL"}, "flah.test. A": {},
+		"none.test. TXT": {},
+	})
+	four, six := netip.MustParseAddr("192.0.2.1"), netip.MustParseAddr("2001:db8::1")
+	for _, tt := range []struct {
+		host   string
+		family Family
+		want   []netip.Addr
+		err    error
+	}{
+		{"both.test", Any, []netip.Addr{six, four}, nil},
+		{"both.test", IPv4, []netip.Addr{four}, nil},
+		{"both.test", IPv6, []netip.Addr{six}, nil},
+		{"four.test", Any, []netip.Addr{four}, nil},
+		{"four.test", IPv6, nil, ErrTemporary},
+		{"six.test", Any, []netip.Addr{six}, nil},
+		{"half.test", Any, nil, ErrTemporary},
+		{"flah.test", Any, nil, ErrTemporary},
+		{"flah.test", IPv4, nil, ErrNoData},
+		{"none.test", Any, nil, ErrNoData},
+		{"gone.test", Any, nil, ErrNoName},
+	} {
+		got, err := resolver(t, s).Addrs(context.Background(), tt.host, tt.family)
+		if !errors.Is(err, tt.err) || !reflect.DeepEqual(got.Records, tt.want) {
+			t.Errorf("%s, family %d: %v, %v, want %v, %v", tt.host, tt.family, got.Records, err, tt.want, tt.err)
+		}
+	}
+}
+
+// The word of a resolver that an answer was validated is taken from the loopback,
+// and of all parts of it.
+func TestOnlyTrustedResolversAuthenticate(t *testing.T) {
+	t.Parallel()
+	s := serve(t, zone{
+		"_25._tcp.mx.test. TLSA": {"_25._tcp.mx.test. 60 TLSA 3 1 1 00" + strings.Repeat("AB", 31)},
+		"sts.test. TXT":          {`sts.test. 60 TXT "v=STS" "v1"`},
+	})
+	s.ad = true
+	r := resolver(t, s)
+	a, err := r.TLSA(context.Background(), "_25._tcp.mx.test")
+	if want := []TLSA{{3, 1, 1, "00" + strings.Repeat("ab", 31)}}; err != nil || !a.Authentic || !reflect.DeepEqual(a.Records, want) {
+		t.Errorf("%+v, %v, want %v, authentic", a, err, want)
+	}
+	if a, err := r.TXT(context.Background(), "sts.test"); err != nil || len(a.Records) != 1 || a.Records[0] != "v=STSv1" {
+		t.Errorf("TXT: %+v, %v", a, err)
+	}
+	r = resolver(t, s)
+	r.trust = false
+	if a, err := r.TLSA(context.Background(), "_25._tcp.mx.test"); err != nil || a.Authentic {
+		t.Errorf("of a resolver that is not trusted: %+v, %v", a, err)
+	}
+	if r, err := New("192.0.2.1", "127.0.0.1"); err != nil || r.trust {
+		t.Errorf("a resolver far away is trusted: %v", err)
+	}
+	if r, err := New("127.0.0.1:5353", "[::1]:53"); err != nil || !r.trust {
+		t.Errorf("a resolver on the loopback is not trusted: %v", err)
+	}
+}
+
+// An answer is kept as long as it says, and one that is none not at all.
+func TestAnswersAreKept(t *testing.T) {
+	t.Parallel()
+	s := serve(t, zone{"x.test. MX": {"x.test. 60 MX 1 a.test."}, "zero.test. MX": {"zero.test. 0 MX 1 a.test."}, "bad.test. MX": {"SERVFAIL"}})
+	r := resolver(t, s)
+	for domain, want := range map[string]int32{"x.test": 1, "gone.test": 1, "zero.test": 2, "bad.test": 2 * tries} {
+		before := s.asked.Load()
+		for range 2 {
+			_, _ = r.MX(context.Background(), domain) // what it says is not the point
+		}
+		if got := s.asked.Load() - before; got != want {
+			t.Errorf("%s asked for %d times, want %d", domain, got, want)
+		}
+	}
+	now := time.Now()
+	var c cache
+	for i := range maxKept + 1 {
+		c.put(question{name: fmt.Sprint(i)}, reply{Msg: new(dns.Msg)}, now)
+	}
+	if len(c.answers) > maxKept {
+		t.Errorf("%d answers kept, want %d at most", len(c.answers), maxKept)
+	}
+	if _, ok := c.get(question{name: fmt.Sprint(maxKept)}, now.Add(nothingTTL)); ok {
+		t.Error("an answer is kept longer than it says")
+	}
+}
+
+func TestResolvConf(t *testing.T) {
+	t.Parallel()
+	for _, tt := range []struct {
+		text    string
+		servers []string
+		trust   bool
+	}{
+		{"nameserver 192.0.2.1\nnameserver 2001:db8::1\nsearch example.org\noptions ndots:5\n", []string{"192.0.2.1:53", "[2001:db8::1]:53"}, false},
+		{"nameserver 192.0.2.1\noptions edns0 trust-ad\n", []string{"192.0.2.1:53"}, true},
+		{"nameserver 127.0.0.53\n", []string{"127.0.0.53:53"}, true},
+		{"# nothing\n", []string{"127.0.0.1:53"}, true},
+		{"nameserver 1.1.1.1\nnameserver 1.1.1.2\nnameserver 1.1.1.3\nnameserver 1.1.1.4\n", []string{"1.1.1.1:53", "1.1.1.2:53", "1.1.1.3:53"}, false},
+	} {
+		path := filepath.Join(t.TempDir(), "resolv.conf")
+		if err := os.WriteFile(path, []byte(tt.text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		r, err := fromFile(path)
+		if err != nil || !reflect.DeepEqual(r.servers, tt.servers) || r.trust != tt.trust {
+			t.Errorf("%q: %+v, %v, want %v, trust %v", tt.text, r, err, tt.servers, tt.trust)
+		}
+	}
+	for _, bad := range []string{"localhost", "127.0.0.1:x", "127.0.0.1:0", "::1:70000", ""} {
+		if r, err := New(bad); err == nil {
+			t.Errorf("%q is taken as %v", bad, r.servers)
+		}
+	}
+}
