@@ -25,12 +25,13 @@ func arrows() map[string]struct {
 	}{
 		"spool/address":    {0, nil},
 		"delivery/dns":     {0, nil},
+		"spool/crashpoint": {0, nil},
 		"config":           {1, nil},
 		"spool/header":     {1, []string{"spool/address"}},
-		"spool/handoff":    {1, []string{"spool/address"}},
+		"spool/handoff":    {1, []string{"spool/address", "spool/crashpoint"}},
 		"delivery/aliases": {1, []string{"spool/address"}},
-		"spool":            {2, []string{"spool/address"}},
-		"spool/submit":     {3, []string{"spool", "spool/address", "spool/handoff", "spool/header"}},
+		"spool":            {2, []string{"spool/address", "spool/crashpoint"}},
+		"spool/submit":     {3, []string{"spool", "spool/address", "spool/crashpoint", "spool/handoff", "spool/header"}},
 		"delivery/relay":   {3, []string{"config", "spool", "spool/address"}},
 		"delivery":         {4, []string{"config", "delivery/relay", "spool", "spool/address"}},
 		"delivery/control": {5, []string{"delivery", "spool", "spool/address"}},
@@ -42,6 +43,9 @@ func arrows() map[string]struct {
 		"cmd":                      {6, nil},
 		"spool/spooltest":          {3, []string{"spool", "spool/address"}},
 		"delivery/relay/relaytest": {0, nil},
+		"cmd/durability":           {7, nil},
+		"cmd/durability/mutant":    {0, nil},
+		"cmd/durability/oracle":    {6, []string{"spool"}},
 	}
 }
 

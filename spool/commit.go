@@ -9,6 +9,8 @@ import (
 	bolt "go.etcd.io/bbolt"
 	berrors "go.etcd.io/bbolt/errors"
 	"golang.org/x/sys/unix"
+
+	"postino/spool/crashpoint"
 )
 
 // maxGroup is how many operations share one transaction at most. With 64 KiB of
@@ -62,6 +64,7 @@ func (s *Spool) commit(group []*op) {
 	default:
 	}
 	var refused error
+	crashpoint.Here("commit.before")
 	err := s.db.Update(func(tx *bolt.Tx) error {
 		for _, o := range group {
 			if refused = o.do(tx); refused != nil {
@@ -70,6 +73,7 @@ func (s *Spool) commit(group []*op) {
 		}
 		return nil
 	})
+	crashpoint.Here("commit.after")
 	switch {
 	case refused != nil && len(group) > 1:
 		// One of them cannot be done: the others must not suffer from it.

@@ -11,6 +11,8 @@ import (
 
 	bolt "go.etcd.io/bbolt"
 	"golang.org/x/sys/unix"
+
+	"postino/spool/crashpoint"
 )
 
 func (s *Spool) contentPath(id ID) string { return s.path(contentDir, id.String()) }
@@ -85,9 +87,11 @@ func (s *Spool) sweepContent() error {
 			if err == nil && named(tx, id) {
 				continue
 			}
+			crashpoint.Here("sweep.unlink.before")
 			if err := os.Remove(s.path(contentDir, e.Name())); err != nil {
 				return err
 			}
+			crashpoint.Here("sweep.unlink.after")
 		}
 		return nil
 	})

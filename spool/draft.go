@@ -9,6 +9,8 @@ import (
 	"time"
 
 	bolt "go.etcd.io/bbolt"
+
+	"postino/spool/crashpoint"
 )
 
 // smallContent is the largest content, in octets, that is kept in the database.
@@ -157,13 +159,17 @@ func (d *Draft) sync() error {
 	if d.file == nil {
 		return nil
 	}
+	crashpoint.Here("content.sync.before")
 	if err := d.file.Sync(); err != nil {
 		return err
 	}
+	crashpoint.Here("content.sync.after")
 	if err := d.file.Close(); err != nil {
 		return err
 	}
-	return syncDir(d.s.path(contentDir))
+	err := syncDir(d.s.path(contentDir))
+	crashpoint.Here("content.dirsync.after")
+	return err
 }
 
 // Discard gives the draft up.
@@ -175,7 +181,9 @@ func (d *Draft) Discard() {
 func (d *Draft) removeFile() {
 	if d.file != nil {
 		d.file.Close() // again after Commit: harmless
+		crashpoint.Here("draft.unlink.before")
 		_ = os.Remove(d.s.contentPath(d.id))
+		crashpoint.Here("draft.unlink.after")
 	}
 }
 

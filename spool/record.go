@@ -7,6 +7,8 @@ import (
 	"time"
 
 	bolt "go.etcd.io/bbolt"
+
+	"postino/spool/crashpoint"
 )
 
 // Record stores what an attempt did. Recipients that are settled stay so. When
@@ -104,7 +106,9 @@ func (s *Spool) change(id ID, f func(*bolt.Tx, *Message) error) (*Message, error
 	}
 	if m.Content.File && m.Settled() && !m.Captured {
 		// After the commit. Should we die here, the next Open sweeps it.
+		crashpoint.Here("settle.unlink.before")
 		_ = os.Remove(s.contentPath(id))
+		crashpoint.Here("settle.unlink.after")
 	}
 	return m, nil
 }

@@ -20,6 +20,8 @@ import (
 	"time"
 
 	bolt "go.etcd.io/bbolt"
+
+	"postino/spool/crashpoint"
 )
 
 // Errors that a caller decides by.
@@ -189,12 +191,16 @@ func create(path string) error {
 		}
 		return tx.Bucket(bucketMeta).Put(keyVersion, []byte(strconv.Itoa(version)))
 	})
+	crashpoint.Here("create.sync.before")
 	err = errors.Join(err, db.Sync(), db.Close())
+	crashpoint.Here("create.sync.after")
 	if err == nil {
 		err = os.Rename(tmp, path)
+		crashpoint.Here("create.rename.after")
 	}
 	if err == nil {
 		err = syncDir(filepath.Dir(path))
+		crashpoint.Here("create.dirsync.after")
 	}
 	return err
 }

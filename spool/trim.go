@@ -6,6 +6,8 @@ import (
 	"time"
 
 	bolt "go.etcd.io/bbolt"
+
+	"postino/spool/crashpoint"
 )
 
 // SubmissionAge is how long a SubmissionID is remembered: longer than a drop file
@@ -43,7 +45,9 @@ func (s *Spool) TrimHistory(before time.Time, maxSize int64) (int, error) {
 			return total, err
 		}
 		for _, id := range files {
+			crashpoint.Here("trim.unlink.before")
 			_ = os.Remove(s.contentPath(id)) // else the next Open sweeps it
+			crashpoint.Here("trim.unlink.after")
 		}
 		total += len(ids)
 	}

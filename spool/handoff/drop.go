@@ -7,6 +7,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"postino/spool/crashpoint"
 )
 
 const (
@@ -70,7 +72,10 @@ func makeDrop(spool string) error {
 	if err := unix.Fchmodat(dir, dropName, dropMode, 0); err != nil {
 		return err
 	}
-	return fsync(dir)
+	crashpoint.Here("makedrop.dirsync.before")
+	err = fsync(dir)
+	crashpoint.Here("makedrop.dirsync.after")
+	return err
 }
 
 func (d *dropDir) close() { unix.Close(d.fd) }
@@ -85,7 +90,9 @@ func (d *dropDir) createNameless(flags int, mode uint32) (fd int, failure *Failu
 	name := temporaryName(hexID(NewID(time.Now())))
 	fd, failure = d.createNamed(name, flags, mode)
 	if failure == nil {
+		crashpoint.Here("buffer.unlink.before")
 		_ = unix.Unlinkat(d.fd, name, 0) // left behind, it is swept by the runner
+		crashpoint.Here("buffer.unlink.after")
 	}
 	return fd, failure
 }
@@ -161,7 +168,9 @@ func (d *dropDir) leaveNamed(s *Submission) *Failure {
 		return unix.Renameat(d.fd, temporary, d.fd, name)
 	})
 	if failure != nil {
+		crashpoint.Here("temporary.unlink.before")
 		_ = unix.Unlinkat(d.fd, temporary, 0) // ENOENT once it was renamed
+		crashpoint.Here("temporary.unlink.after")
 	}
 	return failure
 }
@@ -173,18 +182,24 @@ func (d *dropDir) leave(s *Submission, fd int, publish func(name string) error) 
 		err = s.writeContent(fd, appendRecipients(s.opening(), s.Recipients))
 	}
 	if err == nil {
+		crashpoint.Here("drop.sync.before")
 		err = fsync(fd)
+		crashpoint.Here("drop.sync.after")
 	}
 	if err != nil {
 		return writeFailure(d.path, err)
 	}
 	name := hexID(s.ID)
-	err = publish(name)
+	err = publish(name) // a link, or a rename
+	crashpoint.Here("drop.publish.after")
 	if err != nil && (err != unix.EEXIST || !d.same(name, fd)) {
 		return writeFailure(d.path, err)
 	}
-	if err := d.sync(fd); err != nil {
+	err = d.sync(fd)
+	crashpoint.Here("drop.dirsync.after")
+	if err != nil {
 		_ = unix.Unlinkat(d.fd, name, 0)
+		crashpoint.Here("drop.unlink.after")
 		return writeFailure(d.path, err)
 	}
 	return nil

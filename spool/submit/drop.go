@@ -19,6 +19,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"postino/spool"
+	"postino/spool/crashpoint"
 )
 
 const (
@@ -197,13 +198,19 @@ func (d *dropDir) take(ctx context.Context, name string) error {
 	}
 	switch {
 	case sc.committed != 0:
-		return os.Remove(filepath.Join(d.path, name))
+		crashpoint.Here("taken.unlink.before")
+		err := os.Remove(filepath.Join(d.path, name))
+		crashpoint.Here("taken.unlink.after")
+		return err
 	case c.temporary():
 		return fmt.Errorf("not stored, to be tried again: %s", c.verdict())
 	}
 	// The front end writes only what the session takes, so this is somebody's
 	// handiwork, or a mistake of ours: kept for a while, not read again.
-	if err := os.Rename(filepath.Join(d.path, name), filepath.Join(d.path, rejectedPrefix+name)); err != nil {
+	crashpoint.Here("reject.rename.before")
+	err = os.Rename(filepath.Join(d.path, name), filepath.Join(d.path, rejectedPrefix+name))
+	crashpoint.Here("reject.rename.after")
+	if err != nil {
 		return err
 	}
 	d.srv.log.Warn("drop file rejected", "file", name, "uid", info.Uid, "err", c.verdict())
@@ -240,7 +247,10 @@ func (d *dropDir) removeOld(name string) error {
 	if err != nil || time.Since(info.ModTime()) < dropLeftover {
 		return nil
 	}
-	return os.Remove(filepath.Join(d.path, name))
+	crashpoint.Here("leftover.unlink.before")
+	err = os.Remove(filepath.Join(d.path, name))
+	crashpoint.Here("leftover.unlink.after")
+	return err
 }
 
 // watch sends a notice when something is linked into dir. Without inotify there
