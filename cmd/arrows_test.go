@@ -33,6 +33,7 @@ func arrows() map[string]struct {
 		"spool":            {2, []string{"spool/address", "spool/crashpoint"}},
 		"spool/submit":     {3, []string{"spool", "spool/address", "spool/crashpoint", "spool/handoff", "spool/header"}},
 		"delivery/relay":   {3, []string{"config", "spool", "spool/address"}},
+		"delivery/dsn":     {3, []string{"spool", "spool/address", "spool/header"}},
 		"delivery":         {4, []string{"config", "delivery/relay", "spool", "spool/address"}},
 		"delivery/control": {5, []string{"delivery", "spool", "spool/address"}},
 		"cmd/sendmail":     {6, []string{"spool/address", "spool/handoff", "spool/header"}},

@@ -96,10 +96,7 @@ func outcome(m *spool.Message, n int, reply spool.Reply, success spool.Status, r
 	default:
 		expiry := m.Arrived.Add(time.Duration(retry.Lifetime))
 		if !now.Before(expiry) {
-			// The last reply stays as text: it is why nothing came of it.
-			o.Status = spool.Failed
-			o.Reply.Status = "4.4.7"
-			o.Reply.Text = spool.CleanText("not delivered within " + time.Duration(retry.Lifetime).String() + "; last: " + reply.String())
+			o.Status, o.Reply = spool.Failed, reply.Expired(time.Duration(retry.Lifetime))
 			break
 		}
 		o.Status = spool.Deferred

@@ -3,6 +3,7 @@ package spool
 import (
 	"strconv"
 	"strings"
+	"time"
 )
 
 // Reply is the one outcome type: whatever happens to a recipient, from refused
@@ -56,6 +57,31 @@ func (r Reply) String() string {
 		s = strconv.Itoa(r.Code) + " " + s
 	}
 	return strings.TrimSpace(s)
+}
+
+// lastAnswer stands in the text of a Reply that Expired made, before what it was
+// made of.
+const lastAnswer = "; last: "
+
+// Expired is r as the last outcome for a recipient that is given up after lifetime:
+// the status says so (RFC 3463 §3.5), and what r said stays in the text.
+func (r Reply) Expired(lifetime time.Duration) Reply {
+	said := r.Said()
+	r.Status = "4.4.7"
+	r.Text = CleanText("not delivered within " + lifetime.String() + lastAnswer + said)
+	return r
+}
+
+// Said is what was said, by the remote or by us: r as String gives it, with our own
+// words alone where no remote answered, and before it Expired.
+func (r Reply) Said() string {
+	if _, said, expired := strings.Cut(r.Text, lastAnswer); expired && r.Status == "4.4.7" {
+		return said
+	}
+	if r.Code == 0 {
+		return r.Text
+	}
+	return r.String()
 }
 
 // MaxReplyText is how many octets of a remote's text are kept. Longer than any
