@@ -15,7 +15,7 @@ import (
 // attempt makes one attempt for the recipients of a message that are due, and
 // records it. It returns the message as it is afterwards, nil when there is
 // nothing left to do for it.
-func (r *Runner) attempt(ctx context.Context, s *spool.Spool, it *item) (m *spool.Message) {
+func (r *Runner) attempt(ctx context.Context, s *spool.Spool, it job) (m *spool.Message) {
 	p := r.use()
 	defer p.users.Done()
 	defer func() {

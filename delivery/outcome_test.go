@@ -68,77 +68,6 @@ func TestOutcomeOfReplies(t *testing.T) {
 	}
 }
 
-func message(id spool.ID, next time.Time) *spool.Message {
-	return &spool.Message{ID: id, Recipients: []spool.Recipient{{Status: spool.Queued, Next: next}}}
-}
-
-func TestQueueGivesWhatIsDueInOrder(t *testing.T) {
-	q := newQueue()
-	now := time.Now()
-	q.add(message(3, now.Add(-time.Second)))
-	q.add(message(2, time.Time{}))
-	q.add(message(1, time.Time{}))
-	q.add(message(4, now.Add(time.Hour)))
-	var got []spool.ID
-	for {
-		it, wait := q.take(now, 2*time.Hour)
-		if it == nil {
-			if wait != time.Hour {
-				t.Errorf("wait = %v, want an hour", wait)
-			}
-			break
-		}
-		got = append(got, it.id)
-		q.done(it, nil)
-	}
-	if len(got) != 3 || got[0] != 1 || got[1] != 2 || got[2] != 3 {
-		t.Errorf("order = %v", got)
-	}
-	q.retry()
-	if it, _ := q.take(now, time.Minute); it == nil || it.id != 4 || !it.force {
-		t.Errorf("retry: %+v", it)
-	}
-}
-
-// A message that is released while the attempt that had it held is ending must
-// not be forgotten.
-func TestQueueRemembersWhatCameDuringAnAttempt(t *testing.T) {
-	q := newQueue()
-	q.add(message(1, time.Time{}))
-	it, _ := q.take(time.Now(), time.Minute)
-	held := message(1, time.Time{})
-	held.Held = "why not"
-	q.add(message(1, time.Time{}))
-	q.done(it, held)
-	if it, _ = q.take(time.Now(), time.Minute); it == nil {
-		t.Fatal("forgotten")
-	}
-	q.done(it, held)
-	if q.size() != 0 {
-		t.Errorf("%d messages left, want none", q.size())
-	}
-}
-
-// A machine whose clock was years ahead deferred mail to then. It is due now.
-func TestNextOfAWrongClockIsDue(t *testing.T) {
-	q := newQueue()
-	now := time.Now()
-	m := message(1, now.AddDate(10, 0, 0))
-	q.add(m)
-	it, _ := q.take(now, time.Minute)
-	if it == nil || len(due(m, now, false)) != 1 {
-		t.Fatalf("not due: %+v", it)
-	}
-	q.done(it, m)
-	if it, _ = q.take(now, time.Minute); it == nil {
-		t.Error("not due after an attempt that failed to record")
-	}
-	q.add(message(2, now.Add(24*time.Hour)))
-	if it, _ = q.take(now, time.Minute); it != nil {
-		t.Errorf("%s is due a day early", it.id)
-	}
-}
-
 func TestDueRecipientsAlone(t *testing.T) {
 	now := time.Now()
 	m := &spool.Message{Recipients: []spool.Recipient{
@@ -156,29 +85,5 @@ func TestDueRecipientsAlone(t *testing.T) {
 		if got := due(m, now, tt.force); !slices.Equal(got, tt.want) {
 			t.Errorf("force %v, held %q: %v, want %v", tt.force, tt.held, got, tt.want)
 		}
-	}
-}
-
-// An attempt may have begun with what was mended since.
-func TestRetryReachesAnAttemptUnderWay(t *testing.T) {
-	q := newQueue()
-	q.add(message(1, time.Time{}))
-	it, _ := q.take(time.Now(), time.Minute)
-	q.retry()
-	q.done(it, message(1, time.Now().Add(time.Hour)))
-	if it, _ = q.take(time.Now(), time.Minute); it == nil || !it.force {
-		t.Fatalf("not due: %+v", it)
-	}
-	q.done(it, message(1, time.Now().Add(time.Hour)))
-	if it, _ = q.take(time.Now(), time.Minute); it != nil {
-		t.Errorf("due once more: %+v", it)
-	}
-	// One that is finished is not revived.
-	q.retry()
-	it, _ = q.take(time.Now(), time.Minute)
-	q.retry()
-	q.done(it, nil)
-	if q.size() != 0 {
-		t.Errorf("%d left", q.size())
 	}
 }

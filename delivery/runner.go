@@ -91,7 +91,7 @@ func (r *Runner) limit() int {
 }
 
 // Queued schedules a message; it is what spool.Options.Queued wants.
-func (r *Runner) Queued(m *spool.Message) { r.queue.add(m) }
+func (r *Runner) Queued(m *spool.Message) { r.queue.add(m.Entry()) }
 
 // Retry makes all deferred mail due at once. What is held stays so.
 func (r *Runner) Retry() { r.queue.retry() }
@@ -120,12 +120,31 @@ func (r *Runner) Pending() int {
 
 // Load schedules what is in the spool already.
 func (r *Runner) Load(s *spool.Spool) {
-	for m, err := range s.Queue() {
+	suspended, err := s.Suspensions()
+	if err != nil {
+		r.log.Error("suspensions not readable", "err", err)
+	}
+	on := make(map[int]bool)
+	for _, sus := range suspended {
+		r.queue.suspend(sus.UID, true)
+		on[sus.UID] = true
+	}
+	over := false
+	for e, err := range s.Schedule() {
 		if err != nil {
 			r.log.Error("message not readable", "err", err)
 			continue
 		}
-		r.queue.add(m)
+		over = over || e.HeldBy == spool.BySuspension && !on[e.UID]
+		r.queue.add(e)
+	}
+	if !over {
+		return
+	}
+	n, err := s.ReleaseResumed()
+	r.log.Info("released what an interrupted resume had left", "messages", n)
+	if err != nil {
+		r.log.Error("not all of it released", "err", err)
 	}
 }
 
@@ -140,22 +159,25 @@ func (r *Runner) Run(ctx context.Context, s *spool.Spool) error {
 		defer close(trimmer)
 		r.trim(ctx, s)
 	}()
-	finished := make(chan struct{})
-	running := 0
+	finished := make(chan job)
+	running, heavy := 0, 0
 	timer := time.NewTimer(0)
 	defer timer.Stop()
 	for ctx.Err() == nil {
 		wait := lookAnyway
-		for running < r.limit() {
-			it, idle := r.queue.take(time.Now(), lookAnyway)
-			if it == nil {
+		for limit := r.limit(); running < limit; {
+			j, idle, ok := r.queue.take(time.Now(), reserved(limit, heavy), lookAnyway)
+			if !ok {
 				wait = idle
 				break
 			}
 			running++
+			if j.heavy {
+				heavy++
+			}
 			go func() {
-				defer func() { finished <- struct{}{} }()
-				r.queue.done(it, r.attempt(work, s, it))
+				defer func() { finished <- j }()
+				r.queue.done(j, r.attempt(work, s, j))
 			}()
 		}
 		timer.Reset(wait)
@@ -166,8 +188,11 @@ func (r *Runner) Run(ctx context.Context, s *spool.Spool) error {
 			drain(finished, running)
 			<-trimmer
 			return spool.ErrFenced
-		case <-finished:
+		case j := <-finished:
 			running--
+			if j.heavy {
+				heavy--
+			}
 		case <-r.queue.changed:
 		case <-timer.C:
 		}
@@ -179,7 +204,11 @@ func (r *Runner) Run(ctx context.Context, s *spool.Spool) error {
 	return nil
 }
 
-func drain(finished <-chan struct{}, running int) {
+// reserved reports whether the next attempt must be one of ordinary mail: of several
+// at a time the last is kept for what goes fast, that may come at any moment.
+func reserved(limit, heavy int) bool { return limit > 1 && heavy >= limit-1 }
+
+func drain(finished <-chan job, running int) {
 	for ; running > 0; running-- {
 		<-finished
 	}

@@ -100,6 +100,16 @@ func (r *rig) wait(id spool.ID, want func(*spool.Message) bool) *spool.Message {
 	}
 }
 
+// logged waits until the log has that text: a message is settled before that is said.
+func (r *rig) logged(text string) {
+	r.t.Helper()
+	for deadline := time.Now().Add(20 * time.Second); !strings.Contains(r.log.String(), text); time.Sleep(5 * time.Millisecond) {
+		if time.Now().After(deadline) {
+			r.t.Fatalf("log lacks %q:\n%s", text, r.log)
+		}
+	}
+}
+
 func settled(m *spool.Message) bool { return m.Settled() }
 
 const content = "Subject: x\r\n\r\n.hello\r\n"
@@ -123,9 +133,7 @@ func TestMessageIsRelayedToEachRecipient(t *testing.T) {
 		t.Errorf("attempts = %+v, %v", attempts, err)
 	}
 	for _, want := range []string{"msg=attempt id=" + id.String(), "550 5.1.1 no such user", "msg=finished"} {
-		if !strings.Contains(r.log.String(), want) {
-			t.Errorf("log lacks %q:\n%s", want, r.log)
-		}
+		r.logged(want)
 	}
 }
 
@@ -251,9 +259,7 @@ func TestDamagedMessageIsHeldNotSent(t *testing.T) {
 	if len(server.Messages()) != 0 {
 		t.Error("half a message was sent")
 	}
-	if !strings.Contains(r.log.String(), "msg=\"message held\" id="+id.String()) {
-		t.Errorf("nothing was said:\n%s", r.log)
-	}
+	r.logged("msg=\"message held\" id=" + id.String())
 	// Mended and released, it goes.
 	if err := os.WriteFile(path, whole, 0o600); err != nil {
 		t.Fatal(err)

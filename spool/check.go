@@ -11,8 +11,8 @@ import (
 
 // Check reads the whole spool and reports everything that the state table does
 // not allow: damaged pages and records, content that is missing, damaged or
-// nobody's, settled messages in the queue and unsettled ones in history. Nothing
-// may be written meanwhile.
+// nobody's, settled messages in the queue, unsettled ones in history, and a schedule
+// that does not agree with the queue. Nothing may be written meanwhile.
 func (s *Spool) Check() error {
 	var found []error
 	report := func(format string, args ...any) { found = append(found, fmt.Errorf(format, args...)) }
@@ -28,6 +28,7 @@ func (s *Spool) Check() error {
 				}
 			}
 		}
+		checkSchedule(tx, report)
 		return nil
 	})
 	if err != nil {

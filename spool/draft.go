@@ -100,7 +100,8 @@ func (d *Draft) Write(p []byte) (int, error) {
 // Commit makes the draft a queued message and returns its ID when that is on
 // disk. m's ID, Size, EightBit and Content are set from the draft. When the same
 // uid has handed in the same SubmissionID before, m is dropped and the ID is that
-// of the first. The draft is used up, whatever the result.
+// of the first. Mail of a uid that is suspended is held, which m then says. The
+// draft is used up, whatever the result.
 func (d *Draft) Commit(m *Message) (ID, error) {
 	defer d.release()
 	m.ID, m.Size, m.EightBit = d.id, d.size, d.high
@@ -114,19 +115,27 @@ func (d *Draft) Commit(m *Message) (ID, error) {
 		d.removeFile()
 		return 0, err
 	}
-	id := d.id
+	id, stored := d.id, m
 	err = d.s.update(func(tx *bolt.Tx) error {
-		id = d.id
+		id, stored = d.id, m
 		if first := priorSubmission(tx, m); first != 0 {
 			id = first
 			return nil
 		}
-		return d.put(tx, m, record)
+		if stored = suspended(tx, m); stored == m {
+			return d.put(tx, m, record)
+		}
+		record, err := encode(stored)
+		if err != nil {
+			return err
+		}
+		return d.put(tx, stored, record)
 	}, func() {
 		if id == d.id {
-			d.s.notify(m)
+			d.s.notify(stored)
 		}
 	})
+	*m = *stored
 	if err != nil && errors.Is(err, ErrFenced) {
 		// The record may be on disk although we cannot say so: its content stays,
 		// and the sweep of the next Open decides.
@@ -150,7 +159,7 @@ func (d *Draft) put(tx *bolt.Tx, m *Message, record []byte) error {
 			return err
 		}
 	}
-	return tx.Bucket(bucketMessage).Put(key, record)
+	return putRecord(tx, m, record)
 }
 
 // sync makes large content durable, its name in the directory included, before

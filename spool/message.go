@@ -31,9 +31,13 @@ type Message struct {
 	MessageID string `json:"message_id,omitempty"`
 	Subject   string `json:"subject,omitempty"`
 	From      string `json:"from,omitempty"`
+	// Bulk: the header section says that the message is one of many (Precedence,
+	// List-Id, List-Unsubscribe). Others are attempted before it.
+	Bulk bool `json:"bulk,omitempty"`
 	// Held is why nothing is attempted until somebody releases the message; empty
-	// when it is not held.
-	Held string `json:"held,omitempty"`
+	// when it is not held. HeldBy is what holds it, where that matters later.
+	Held   string `json:"held,omitempty"`
+	HeldBy Holder `json:"held_by,omitempty"`
 
 	Content Content `json:"content"`
 	// Attempts counts the attempts recorded so far, whoever they were for.
@@ -43,6 +47,16 @@ type Message struct {
 	// Captured says that the content is kept for reading after the end.
 	Captured bool `json:"captured,omitempty"`
 }
+
+// Holder is what holds a message. The zero value is everything that only a person
+// undoes: an administrator's hold, damage, a policy.
+type Holder string
+
+// The holders that are told apart.
+const (
+	ByLimit      Holder = "limit"      // its uid had handed in too much
+	BySuspension Holder = "suspension" // its uid is suspended; Resume releases it
+)
 
 // Content says where a message's content rests and what it must hash to.
 type Content struct {

@@ -44,7 +44,7 @@ func (s *Spool) Record(id ID, a *Attempt) (*Message, error) {
 // Hold stops all attempts for a message until Release. why must not be empty.
 func (s *Spool) Hold(id ID, why string) (*Message, error) {
 	return s.change(id, func(_ *bolt.Tx, m *Message) error {
-		m.Held = why
+		m.Held, m.HeldBy = why, ""
 		return nil
 	})
 }
@@ -54,7 +54,7 @@ func (s *Spool) Hold(id ID, why string) (*Message, error) {
 func (s *Spool) Retry(id ID, release bool) (*Message, error) {
 	return s.change(id, func(_ *bolt.Tx, m *Message) error {
 		if release {
-			m.Held = ""
+			m.Held, m.HeldBy = "", ""
 		}
 		for i := range m.Recipients {
 			m.Recipients[i].Next = time.Time{}
@@ -95,11 +95,7 @@ func (s *Spool) change(id ID, f func(*bolt.Tx, *Message) error) (*Message, error
 		if m.Settled() {
 			return settle(tx, m)
 		}
-		row, err := encode(m)
-		if err != nil {
-			return err
-		}
-		return tx.Bucket(bucketMessage).Put(id.key(), row)
+		return putMessage(tx, m)
 	}, func() { s.notify(m) })
 	if err != nil {
 		return nil, err
@@ -115,7 +111,7 @@ func (s *Spool) change(id ID, f func(*bolt.Tx, *Message) error) (*Message, error
 
 func settle(tx *bolt.Tx, m *Message) error {
 	m.Finished = time.Now()
-	m.Held = ""
+	m.Held, m.HeldBy = "", ""
 	row, err := encode(m)
 	if err != nil {
 		return err
@@ -129,5 +125,5 @@ func settle(tx *bolt.Tx, m *Message) error {
 			return err
 		}
 	}
-	return tx.Bucket(bucketMessage).Delete(key)
+	return dropMessage(tx, m.ID)
 }

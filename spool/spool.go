@@ -28,6 +28,8 @@ import (
 var (
 	// ErrNotFound: no message of that ID, or not in that state.
 	ErrNotFound = errors.New("no such message")
+	// ErrNotSuspended: nothing to resume.
+	ErrNotSuspended = errors.New("not suspended")
 	// ErrFenced: an earlier write failed in a way that leaves the file's state
 	// unknown. Nothing more is written until the spool has been opened anew.
 	ErrFenced = errors.New("the spool is fenced after an I/O error: the runner must be restarted")
@@ -49,9 +51,6 @@ const (
 	contentDir = "content"
 )
 
-// version is the format of spool.db. Open refuses any other.
-const version = 1
-
 var (
 	bucketMeta       = []byte("meta")
 	bucketMessage    = []byte("message")    // ID → Message, unsettled ones
@@ -59,6 +58,8 @@ var (
 	bucketAttempt    = []byte("attempt")    // ID, number → Attempt
 	bucketSubmission = []byte("submission") // uid, SubmissionID → ID
 	bucketHistory    = []byte("history")    // ID → Message, finished ones
+	bucketSchedule   = []byte("schedule")   // ID → Entry, unsettled ones
+	bucketSuspension = []byte("suspension") // uid → Suspension
 	keyVersion       = []byte("version")
 )
 
@@ -96,7 +97,8 @@ const lockWait = 3 * time.Second
 
 // Open opens the spool in dir for the runner, creating what is missing in dir,
 // which must exist. It fails with a *LockedError when another process has it.
-// Content without a message record, left by a crash, is removed.
+// Content without a message record, left by a crash, is removed, and a spool of an
+// older format is brought up to this one.
 func Open(dir string, o Options) (*Spool, error) {
 	lock, err := acquire(dir)
 	if err != nil {
@@ -130,7 +132,7 @@ func (s *Spool) open() error {
 		return fmt.Errorf("%s: %w", path, err)
 	}
 	s.db = db
-	if err = db.View(checkVersion); err == nil {
+	if err = s.migrate(); err == nil {
 		err = s.sweepContent()
 	}
 	if err != nil {
@@ -184,12 +186,13 @@ func create(path string) error {
 		return fmt.Errorf("%s: %w", tmp, err)
 	}
 	err = db.Update(func(tx *bolt.Tx) error {
-		for _, name := range [][]byte{bucketMeta, bucketMessage, bucketContent, bucketAttempt, bucketSubmission, bucketHistory} {
+		for _, name := range [][]byte{bucketMeta, bucketMessage, bucketContent, bucketAttempt, bucketSubmission, bucketHistory,
+			bucketSchedule, bucketSuspension} {
 			if _, err := tx.CreateBucketIfNotExists(name); err != nil {
 				return err
 			}
 		}
-		return tx.Bucket(bucketMeta).Put(keyVersion, []byte(strconv.Itoa(version)))
+		return writeVersion(tx)
 	})
 	crashpoint.Here("create.sync.before")
 	err = errors.Join(err, db.Sync(), db.Close())
@@ -203,17 +206,6 @@ func create(path string) error {
 		crashpoint.Here("create.dirsync.after")
 	}
 	return err
-}
-
-func checkVersion(tx *bolt.Tx) error {
-	meta := tx.Bucket(bucketMeta)
-	if meta == nil {
-		return errors.New("not a postino spool: move it away and start again, or restore the right file")
-	}
-	if got := string(meta.Get(keyVersion)); got != strconv.Itoa(version) {
-		return fmt.Errorf("spool format %q, this postino knows %d: use the version that wrote it", got, version)
-	}
-	return nil
 }
 
 // Close waits for what is being written and closes the spool. No other method

@@ -262,6 +262,7 @@ func (s *session) store(tx *transaction, r io.Reader) (spool.ID, error) {
 	}
 	m := tx.msg
 	m.MessageID, m.Subject, m.From = section.Value("Message-ID"), section.Value("Subject"), section.Value("From")
+	m.Bulk = isBulk(section)
 	id, err := draft.Commit(m)
 	if err != nil {
 		return 0, err
@@ -277,6 +278,17 @@ func (s *session) store(tx *transaction, r io.Reader) (spool.ID, error) {
 	log.Info("accepted", "id", id, "from", m.Sender.String(), "rcpts", len(m.Recipients), "size", m.Size,
 		"via", m.Origin.Via, "uid", m.Origin.UID)
 	return id, nil
+}
+
+// isBulk reports whether a message says that it is one of many: Precedence, which no
+// standard defines and everybody knows (RFC 3834 §2 names these values), or the
+// fields of a mailing list (RFC 2919, RFC 2369).
+func isBulk(section *header.Section) bool {
+	switch strings.ToLower(section.Value("Precedence")) {
+	case "bulk", "list", "junk":
+		return true
+	}
+	return section.Has("List-Id") || section.Has("List-Unsubscribe")
 }
 
 func (tx *transaction) checkHops(section *header.Section) error {
