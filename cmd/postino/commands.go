@@ -16,47 +16,41 @@ type command struct {
 	operands string
 	about    string
 	example  string
-	flags    []string // besides --config and --spool
+	flags    []flags // besides --config and --spool
 	run      func(ctx context.Context, a *app, o options, operands []string) error
 }
 
 // commands is the dispatch table, in the order of the manual.
 func commands() []command {
-	ids := "ID ... | --all"
+	ids := "ID ... | --all | FILTER ..."
+	steering := []flags{flagJSON, flagAll, flagDryRun, flagsSelection}
 	return []command{
-		{"run", "", "keep the spool and deliver what is in it", "postino run", []string{"until-empty"},
+		{"run", "", "keep the spool and deliver what is in it", "postino run", []flags{flagUntilEmpty},
 			func(ctx context.Context, a *app, o options, operands []string) error {
 				if len(operands) > 0 {
 					return usageError("run takes no operands")
 				}
 				return runRunner(ctx, a, o.untilEmpty)
 			}},
-		{"queue", "", "list what is not delivered yet", "postino queue --json", []string{"json"}, runQueue},
-		{"show", "ID", "show one message: envelope, attempts, recipients", "postino show 06423B2F1C0A5E77", []string{"json", "content"}, runShow},
+		{"queue", "", "list what is not delivered yet", "postino queue --status deferred --older 2h", []flags{flagJSON, flagsSelection}, runQueue},
+		{"show", "ID", "show one message: envelope, attempts, recipients", "postino show 06423B2F1C0A5E77", []flags{flagJSON, flagContent}, runShow},
 		{"trace", "WHAT", "find messages by queue ID, Message-ID, address or part of the subject, and tell their whole life",
-			"postino trace bob@example.org", []string{"json"}, runTrace},
-		{"hold", ids, "attempt nothing until release", "postino hold 06423B2F1C0A5E77", []string{"all", "json"},
-			runVerb(verb{name: "hold", past: "held", do: (*control.Client).Hold, concerns: isQueued})},
-		{"release", ids, "let held messages go, at once", "postino release --all", []string{"all", "json"},
-			runVerb(verb{name: "release", past: "released", do: (*control.Client).Release, concerns: isHeld})},
-		{"retry", ids, "attempt messages at once", "postino retry --all", []string{"all", "json"},
-			runVerb(verb{name: "retry", past: "due now", do: (*control.Client).Retry, all: (*control.Client).RetryAll})},
-		{"delete", ids, "give messages up", "postino delete 06423B2F1C0A5E77", []string{"all", "json"},
-			runVerb(verb{name: "delete", past: "deleted", do: (*control.Client).Delete, concerns: func(*control.Message) bool { return true }})},
-		{"capture list", "", "list the mail kept by mode capture", "postino capture list", []string{"json"}, runCaptureList},
+			"postino trace bob@example.org", []flags{flagJSON}, runTrace},
+		{"hold", ids, "attempt nothing until release", "postino hold --from @shop.example", steering, steer(control.Hold, "held")},
+		{"release", ids, "let held messages go, at once", "postino release --all", steering, steer(control.Release, "released")},
+		{"retry", ids, "attempt messages at once", "postino retry --to @example.org", steering, steer(control.Retry, "due now")},
+		{"delete", ids, "give messages up", "postino delete --older 3d --dry-run", append(steering, flagYes), steer(control.Delete, "deleted")},
+		{"capture list", "", "list the mail kept by mode capture", "postino capture list", []flags{flagJSON}, runCaptureList},
 		{"capture show", "ID", "print a message as it would have been sent", "postino capture show 06423B2F1C0A5E77", nil, runCaptureShow},
-		{"route", "ADDRESS ...", "say where mail for an address would go", "postino route bob@example.org", []string{"json"}, runRoute},
+		{"route", "ADDRESS ...", "say where mail for an address would go", "postino route bob@example.org", []flags{flagJSON}, runRoute},
 		{"aliases check", "[FILE]", "say what is wrong with the aliases file", "postino aliases check", nil, runAliasesCheck},
 		{"config check", "[FILE]", "say what is wrong with the configuration", "postino config check", nil, runConfigCheck},
 		{"config show", "", "print the configuration, defaults included", "postino config show", nil, runConfigShow},
 		{"mailq", "", "print the queue as mailq(1) does", "postino mailq", nil, runQueue},
-		{"version", "", "print the version", "postino version", []string{"json"}, runVersion},
+		{"version", "", "print the version", "postino version", []flags{flagJSON}, runVersion},
 		{"help", "[COMMAND]", "explain a command", "postino help trace", nil, runHelp},
 	}
 }
-
-func isQueued(m *control.Message) bool { return m.Status == control.StatusQueued }
-func isHeld(m *control.Message) bool   { return m.Status == control.StatusHeld }
 
 // findCommand finds the command whose name args begin with.
 func findCommand(args []string) (*command, []string, error) {
@@ -98,25 +92,13 @@ func runHelp(_ context.Context, a *app, _ options, operands []string) error {
 	return a.output(c.help)
 }
 
-// help prints the usage of one command.
+// help explains one command.
 func (c *command) help(w io.Writer) error {
-	_, err := fmt.Fprintf(w, "usage: postino %s\n\n%s.\n\nFor example:\n  %s\n\nSee postino(8).\n",
-		c.usage(), upperFirst(c.about), c.example)
+	var b strings.Builder
+	c.usage(&b)
+	fmt.Fprintf(&b, "\nFor example:\n  %s\n\nSee postino(8).\n", c.example)
+	_, err := io.WriteString(w, b.String())
 	return err
-}
-
-func (c *command) usage() string {
-	words := []string{c.name}
-	for _, f := range c.flags {
-		if f != "all" { // stands among the operands
-			words = append(words, "[--"+f+"]")
-		}
-	}
-	words = append(words, "[--config FILE]", "[--spool DIR]")
-	if c.operands != "" {
-		words = append(words, c.operands)
-	}
-	return strings.Join(words, " ")
 }
 
 func upperFirst(s string) string { return strings.ToUpper(s[:1]) + s[1:] }

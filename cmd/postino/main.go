@@ -116,7 +116,7 @@ func (a *app) output(f func(w io.Writer) error) error {
 // postino runs the command that args name.
 func (a *app) postino(ctx context.Context, args []string) error {
 	o := options{}
-	early := a.flags("postino", &o, nil)
+	early := a.flagSet("postino", &o, nil)
 	if err := early.Parse(args); err != nil {
 		return a.badFlags(err, nil)
 	}
@@ -131,38 +131,11 @@ func (a *app) postino(ctx context.Context, args []string) error {
 	if err != nil {
 		return err
 	}
-	operands, err := parseAnywhere(a.flags(c.name, &o, c.flags), args)
+	operands, err := parseAnywhere(a.flagSet(c.name, &o, c.flags), args)
 	if err != nil {
 		return a.badFlags(err, c)
 	}
 	return c.run(ctx, a, o, operands)
-}
-
-// options are the flags of all commands; each command takes some of them.
-type options struct {
-	json, all, content, untilEmpty bool
-}
-
-// flags returns the flag set of a command: --config and --spool, and those it
-// names.
-func (a *app) flags(name string, o *options, names []string) *flag.FlagSet {
-	fs := flag.NewFlagSet(name, flag.ContinueOnError)
-	fs.SetOutput(io.Discard)
-	fs.StringVar(&a.config, "config", a.config, "")
-	fs.StringVar(&a.spool, "spool", a.spool, "")
-	for _, n := range names {
-		switch n {
-		case "json":
-			fs.BoolVar(&o.json, n, o.json, "")
-		case "all":
-			fs.BoolVar(&o.all, n, false, "")
-		case "content":
-			fs.BoolVar(&o.content, n, false, "")
-		case "until-empty":
-			fs.BoolVar(&o.untilEmpty, n, false, "")
-		}
-	}
-	return fs
 }
 
 // parseAnywhere parses flags before, between and behind operands, up to a "--",

@@ -19,9 +19,9 @@ func runQueue(ctx context.Context, a *app, o options, operands []string) error {
 	}
 	return a.query(ctx, func(w io.Writer, s source) error {
 		if o.json {
-			return writeLines(w, s.Queue(ctx))
+			return writeLines(w, s.Queue(ctx, o.selection))
 		}
-		return writeMailq(a, w, s.Queue(ctx))
+		return writeMailq(a, w, s.Queue(ctx, o.selection))
 	})
 }
 

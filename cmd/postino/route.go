@@ -70,17 +70,38 @@ func (a *app) router(ctx context.Context) (ask func(address.Address) (control.Ro
 			if !errors.Is(err, control.ErrNoRunner) {
 				return r, err
 			}
-			c, err := a.loadConfig()
-			if err == nil {
-				own, err = delivery.New(c, slog.New(slog.DiscardHandler))
-			}
-			if err != nil {
-				return r, &exitError{status: exConfig, err: err}
+			if own, err = a.idleRunner(); err != nil {
+				return r, err
 			}
 		}
 		completed, hop := own.Route(to)
 		return control.Route{Address: completed.String(), Hop: hop}, nil
 	}, client.Close
+}
+
+// idleRunner is one that only knows what the configuration says.
+func (a *app) idleRunner() (*delivery.Runner, error) {
+	c, err := a.loadConfig()
+	var r *delivery.Runner
+	if err == nil {
+		r, err = delivery.New(c, slog.New(slog.DiscardHandler))
+	}
+	if err != nil {
+		return nil, &exitError{status: exConfig, err: err}
+	}
+	return r, nil
+}
+
+// hop returns what tells the next hop for an address while there is no runner.
+func (a *app) hop() (func(address.Address) string, error) {
+	r, err := a.idleRunner()
+	if err != nil {
+		return nil, err
+	}
+	return func(to address.Address) string {
+		_, hop := r.Route(to)
+		return hop
+	}, nil
 }
 
 // runAliasesCheck is the aliases check command, and newaliases: it reads the file

@@ -214,7 +214,7 @@ func (a *app) countQueue(ctx context.Context) error {
 	return a.query(ctx, func(w io.Writer, s source) error {
 		var failed failures
 		n := 0
-		for _, err := range s.Queue(ctx) {
+		for _, err := range s.Queue(ctx, control.Selection{}) {
 			if err != nil {
 				failed.add(err)
 			}
@@ -261,10 +261,10 @@ func isInterval(value string) bool {
 // the sender). Any other value means the whole queue.
 func flushSelected(ctx context.Context, client *control.Client, selection string) error {
 	if selection == "" || !strings.Contains("IRS", selection[:1]) {
-		return client.RetryAll(ctx)
+		return client.Flush(ctx)
 	}
 	var ids []spool.ID
-	for m, err := range client.Queue(ctx) {
+	for m, err := range client.Queue(ctx, control.Selection{}) {
 		if err != nil {
 			return err
 		}
@@ -272,8 +272,10 @@ func flushSelected(ctx context.Context, client *control.Client, selection string
 			ids = append(ids, m.ID)
 		}
 	}
-	for _, id := range ids {
-		_, err := client.Retry(ctx, id)
+	if len(ids) == 0 {
+		return nil
+	}
+	for _, err := range client.Steer(ctx, control.Retry, control.Selection{IDs: ids}) {
 		if err != nil && !errors.Is(err, control.ErrConflict) && !errors.Is(err, spool.ErrNotFound) {
 			return err // the others were finished or held meanwhile
 		}

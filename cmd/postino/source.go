@@ -10,12 +10,13 @@ import (
 
 	"postino/delivery/control"
 	"postino/spool"
+	"postino/spool/address"
 )
 
 // source answers questions about the spool: the runner, or the spool itself where
 // no runner has it.
 type source interface {
-	Queue(context.Context) iter.Seq2[control.Message, error]
+	Queue(context.Context, control.Selection) iter.Seq2[control.Message, error]
 	Show(context.Context, spool.ID) (control.Trace, error)
 	Trace(context.Context, string) iter.Seq2[control.Trace, error]
 	Captured(context.Context) iter.Seq2[control.Trace, error]
@@ -36,6 +37,7 @@ func (a *app) source(ctx context.Context) (source, error) {
 	}
 	local, err := openLocal(a.spool)
 	if err == nil {
+		local.hop = a.hop
 		client.Close()
 		return local, nil
 	}
@@ -69,6 +71,7 @@ type local struct {
 	dir   string
 	view  control.View
 	drops []control.Message // what waits in drop/
+	hop   func() (func(address.Address) string, error)
 }
 
 // openLocal opens a spool directory for reading, as its owner. The error is
@@ -101,18 +104,18 @@ func (l *local) Close() {
 	}
 }
 
-func (l *local) Queue(context.Context) iter.Seq2[control.Message, error] {
+func (l *local) Queue(_ context.Context, sel control.Selection) iter.Seq2[control.Message, error] {
 	return func(yield func(control.Message, error) bool) {
-		for m, err := range l.view.Queue() {
-			if !yield(m, err) {
+		view := l.view
+		if sel.Hop != "" {
+			var err error
+			if view.Hop, err = l.hop(); err != nil {
+				yield(control.Message{}, err)
 				return
 			}
 		}
-		for _, m := range l.drops {
-			if !yield(m, nil) {
-				return
-			}
-		}
+		view.Waiting = l.drops
+		view.Queue(sel)(yield)
 	}
 }
 

@@ -13,6 +13,7 @@ import (
 	"net/url"
 	"os"
 	"path/filepath"
+	"slices"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -194,12 +195,12 @@ func (c *Client) call(ctx context.Context, method, path string, v any) error {
 }
 
 // list has one object a line for an answer.
-func list[T any](ctx context.Context, c *Client, path string) iter.Seq2[T, error] {
+func list[T any](ctx context.Context, c *Client, method, path string) iter.Seq2[T, error] {
 	return func(yield func(T, error) bool) {
 		var none T
 		ctx, cancel := context.WithCancel(ctx)
 		defer cancel()
-		resp, err := c.do(ctx, http.MethodGet, path)
+		resp, err := c.do(ctx, method, path)
 		if err != nil {
 			yield(none, err)
 			return
@@ -229,7 +230,7 @@ func element[T any](line []byte) (T, error) {
 		if err := json.Unmarshal(line, &f); err != nil {
 			return v, err
 		}
-		return v, &RemoteError{Code: http.StatusOK, Text: f.Error}
+		return v, &RemoteError{Code: f.Code, Text: f.Error}
 	}
 	err := json.Unmarshal(line, &v)
 	return v, err
@@ -250,8 +251,41 @@ func (c *Client) Route(ctx context.Context, a address.Address) (Route, error) {
 }
 
 // Queue is View.Queue. After an error that is no *RemoteError there is nothing more.
-func (c *Client) Queue(ctx context.Context) iter.Seq2[Message, error] {
-	return list[Message](ctx, c, "/queue")
+func (c *Client) Queue(ctx context.Context, sel Selection) iter.Seq2[Message, error] {
+	return c.messages(ctx, http.MethodGet, "queue", sel)
+}
+
+// Preview yields the messages that Steer would change, and changes nothing. Both
+// are refused with ErrNotAllowed to all but administrators.
+func (c *Client) Preview(ctx context.Context, v Verb, sel Selection) iter.Seq2[Message, error] {
+	return c.messages(ctx, http.MethodGet, string(v), sel)
+}
+
+// Steer does a verb to the messages that sel means and yields each as it is then.
+// Those that the verb does not concern (Hold of held mail) are passed over, unless
+// sel names them. Whoever stops early has changed some hundred more than were seen.
+func (c *Client) Steer(ctx context.Context, v Verb, sel Selection) iter.Seq2[Message, error] {
+	return c.messages(ctx, http.MethodPost, string(v), sel)
+}
+
+// messages asks once for each maxIDs messages that sel names.
+func (c *Client) messages(ctx context.Context, method, what string, sel Selection) iter.Seq2[Message, error] {
+	ask := func(sel Selection) iter.Seq2[Message, error] {
+		return list[Message](ctx, c, method, "/"+what+"?"+sel.Values().Encode())
+	}
+	if len(sel.IDs) <= maxIDs {
+		return ask(sel)
+	}
+	return first(sel.Limit, func(yield func(Message, error) bool) {
+		part := sel
+		for part.IDs = range slices.Chunk(sel.IDs, maxIDs) {
+			for m, err := range ask(part) {
+				if !yield(m, err) {
+					return
+				}
+			}
+		}
+	})
 }
 
 // Show is View.Show.
@@ -263,12 +297,12 @@ func (c *Client) Show(ctx context.Context, id spool.ID) (Trace, error) {
 
 // Trace is View.Trace.
 func (c *Client) Trace(ctx context.Context, what string) iter.Seq2[Trace, error] {
-	return list[Trace](ctx, c, "/trace?q="+url.QueryEscape(what))
+	return list[Trace](ctx, c, http.MethodGet, "/trace?q="+url.QueryEscape(what))
 }
 
 // Captured is View.Captured.
 func (c *Client) Captured(ctx context.Context) iter.Seq2[Trace, error] {
-	return list[Trace](ctx, c, "/capture")
+	return list[Trace](ctx, c, http.MethodGet, "/capture")
 }
 
 // Content is View.Content.
@@ -295,35 +329,10 @@ func (r *remoteContent) Read(p []byte) (int, error) {
 
 func (r *remoteContent) Close() error { return r.resp.Body.Close() }
 
-// RetryAll makes all deferred mail due at once; what is held stays so.
-func (c *Client) RetryAll(ctx context.Context) error {
-	return c.call(ctx, http.MethodPost, "/retry", new(struct{}))
-}
-
-// Retry makes a message due at once; ErrConflict when it is held.
-func (c *Client) Retry(ctx context.Context, id spool.ID) (Message, error) {
-	return c.change(ctx, "retry", id)
-}
-
-// Hold stops all attempts for a message until it is released.
-func (c *Client) Hold(ctx context.Context, id spool.ID) (Message, error) {
-	return c.change(ctx, "hold", id)
-}
-
-// Release undoes Hold, and makes the message due at once.
-func (c *Client) Release(ctx context.Context, id spool.ID) (Message, error) {
-	return c.change(ctx, "release", id)
-}
-
-// Delete gives a message up: its recipients have failed, and nothing is sent.
-func (c *Client) Delete(ctx context.Context, id spool.ID) (Message, error) {
-	return c.change(ctx, "delete", id)
-}
-
-func (c *Client) change(ctx context.Context, verb string, id spool.ID) (Message, error) {
-	var m Message
-	err := c.call(ctx, http.MethodPost, "/"+verb+"/"+id.String(), &m)
-	return m, err
+// Flush makes all deferred mail due at once; what is held stays so. Nothing is
+// written for it: when the runner ends, what it did not come to has its old time.
+func (c *Client) Flush(ctx context.Context) error {
+	return c.call(ctx, http.MethodPost, "/flush", new(struct{}))
 }
 
 // Yield asks a runner that was started for the moment alone to end; ErrConflict

@@ -49,7 +49,7 @@ func TestStrangersSeeThatThereIsMailAndOfTheirOwnAll(t *testing.T) {
 	for name, want := range map[string]error{
 		"show": spool.ErrNotFound, "content": spool.ErrNotFound,
 		"hold": control.ErrNotAllowed, "release": control.ErrNotAllowed, "retry": control.ErrNotAllowed,
-		"retry all": control.ErrNotAllowed, "delete": control.ErrNotAllowed, "yield": control.ErrNotAllowed,
+		"flush": control.ErrNotAllowed, "preview": control.ErrNotAllowed, "delete": control.ErrNotAllowed, "yield": control.ErrNotAllowed,
 		"reload": control.ErrNotAllowed,
 	} {
 		if out.Errors[name] != want.Error() {
@@ -86,7 +86,7 @@ func TestAdministratorsAreRootOwnerAndGroup(t *testing.T) {
 			w := newWorld(t, control.Options{Owner: 1999, Group: admingroup, UntilEmpty: true, Yield: func() { yielded <- true }})
 			id := w.add(t, 1500, "private", nil)
 			out := ask(t, w.dir, &tt.cred, id)
-			for _, name := range []string{"hold", "release", "retry", "retry all", "yield", "reload", "delete"} {
+			for _, name := range []string{"hold", "release", "retry", "flush", "yield", "reload", "preview", "delete"} {
 				if out.Errors[name] != tt.want {
 					t.Errorf("%s: got %q, want %q", name, out.Errors[name], tt.want)
 				}
@@ -207,26 +207,31 @@ func TestChangesArriveInTheSpool(t *testing.T) {
 	w := newWorld(t, control.Options{Owner: os.Geteuid()})
 	id := w.add(t, 1500, "m", nil)
 	ctx := t.Context()
-	m, err := w.client.Hold(ctx, id)
+	change := func(v control.Verb, id spool.ID) (got control.Message, err error) {
+		for got, err = range w.client.Steer(ctx, v, control.Selection{IDs: []spool.ID{id}}) {
+		}
+		return got, err
+	}
+	m, err := change(control.Hold, id)
 	if err != nil || m.Status != control.StatusHeld || m.Held != fmt.Sprintf("held by uid %d", os.Geteuid()) {
-		t.Fatalf("Hold = %+v, %v", m, err)
+		t.Fatalf("hold = %+v, %v", m, err)
 	}
-	if _, err := w.client.Retry(ctx, id); !errors.Is(err, control.ErrConflict) {
-		t.Errorf("Retry of held mail: got %v", err)
+	if _, err := change(control.Retry, id); !errors.Is(err, control.ErrConflict) {
+		t.Errorf("retry of held mail: got %v", err)
 	}
-	if m, err := w.client.Release(ctx, id); err != nil || m.Status != control.StatusQueued {
-		t.Errorf("Release = %+v, %v", m, err)
+	if m, err := change(control.Release, id); err != nil || m.Status != control.StatusQueued {
+		t.Errorf("release = %+v, %v", m, err)
 	}
-	if m, err := w.client.Delete(ctx, id); err != nil || m.Status != control.StatusFinished || m.Recipients[1].Status != spool.Failed {
-		t.Errorf("Delete = %+v, %v", m, err)
+	if m, err := change(control.Delete, id); err != nil || m.Status != control.StatusFinished || m.Recipients[1].Status != spool.Failed {
+		t.Errorf("delete = %+v, %v", m, err)
 	}
-	if _, err := w.client.Delete(ctx, id); !errors.Is(err, control.ErrConflict) {
-		t.Errorf("second Delete: got %v", err)
+	if _, err := change(control.Delete, id); !errors.Is(err, control.ErrConflict) {
+		t.Errorf("second delete: got %v", err)
 	}
 	if _, err := w.client.Content(ctx, id); !errors.Is(err, control.ErrContentGone) {
 		t.Errorf("Content of finished mail: got %v", err)
 	}
-	if _, err := w.client.Hold(ctx, 1); !errors.Is(err, spool.ErrNotFound) {
+	if _, err := change(control.Hold, 1); !errors.Is(err, spool.ErrNotFound) {
 		t.Errorf("Hold of nothing: got %v", err)
 	}
 	if err := w.client.Yield(ctx); !errors.Is(err, control.ErrConflict) {
@@ -290,7 +295,7 @@ func TestLongQueueIsListedInOrder(t *testing.T) {
 	}
 	wg.Wait()
 	last, count := spool.ID(0), 0
-	for m, err := range w.client.Queue(t.Context()) {
+	for m, err := range w.client.Queue(t.Context(), control.Selection{}) {
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -338,7 +343,7 @@ func TestCutListIsAnError(t *testing.T) {
 	c := control.Dial(dir)
 	defer c.Close()
 	n, failed := 0, false
-	for _, err := range c.Queue(t.Context()) {
+	for _, err := range c.Queue(t.Context(), control.Selection{}) {
 		if err != nil {
 			failed = true
 			continue
@@ -358,7 +363,9 @@ func TestHostileRequestsAreRefused(t *testing.T) {
 		"GET /trace HTTP/1.1":                                     " 400 ",
 		"GET /trace?q=" + strings.Repeat("a", 1000) + " HTTP/1.1": " 400 ",
 		"GET /" + strings.Repeat("a", 100<<10) + " HTTP/1.1":      " 431 ",
-		"GET /retry HTTP/1.1":                                     " 405 ",
+		"POST /queue HTTP/1.1":                                    " 405 ",
+		"POST /delete?form=a@b.test HTTP/1.1":                     " 400 ",
+		"POST /delete?limit=-1 HTTP/1.1":                          " 400 ",
 		"nonsense":                                                " 400 ",
 	} {
 		c, err := net.Dial("unix", filepath.Join(w.dir, spool.ControlSocket))

@@ -22,7 +22,11 @@ const errorTrailer = "Postino-Error"
 const maxWhat = 998
 
 func (s *Server) queue(w http.ResponseWriter, r *request) error {
-	return stream(w, r.view.Queue())
+	sel, err := ParseSelection(r.URL.Query())
+	if err != nil {
+		return err
+	}
+	return stream(w, r.view.Queue(sel))
 }
 
 func (s *Server) message(w http.ResponseWriter, r *request) error {
@@ -111,27 +115,7 @@ func (s *Server) admin(h func(http.ResponseWriter, *request) error) func(http.Re
 	}
 }
 
-// change answers with the message as f left it.
-func (s *Server) change(f func(*Server, spool.ID, int) (*spool.Message, error)) func(http.ResponseWriter, *request) error {
-	return s.admin(func(w http.ResponseWriter, r *request) error {
-		id, err := r.id()
-		if err != nil {
-			return err
-		}
-		m, err := f(s, id, r.peer.uid)
-		if errors.Is(err, spool.ErrNotFound) {
-			if _, finished := s.o.Spool.Message(id); finished == nil {
-				return fmt.Errorf("%s: %w: it is finished", id, ErrConflict)
-			}
-		}
-		if err != nil {
-			return err
-		}
-		return answer(w, newMessage(m, r.view.Access))
-	})
-}
-
-func (s *Server) retryAll(w http.ResponseWriter, _ *request) error {
+func (s *Server) flush(w http.ResponseWriter, _ *request) error {
 	s.o.Runner.Retry()
 	return answer(w, struct{}{})
 }
@@ -149,24 +133,4 @@ func (s *Server) reload(w http.ResponseWriter, _ *request) error {
 		s.o.Reload()
 	}
 	return answer(w, struct{}{})
-}
-
-func (s *Server) retry(id spool.ID, _ int) (*spool.Message, error) {
-	m, err := s.o.Spool.Message(id)
-	if err == nil && m.Held != "" {
-		return nil, fmt.Errorf("%s: %w: it is held: release it", id, ErrConflict)
-	}
-	return s.o.Spool.Retry(id, false)
-}
-
-func (s *Server) release(id spool.ID, _ int) (*spool.Message, error) {
-	return s.o.Spool.Retry(id, true)
-}
-
-func (s *Server) hold(id spool.ID, uid int) (*spool.Message, error) {
-	return s.o.Spool.Hold(id, fmt.Sprintf("held by uid %d", uid))
-}
-
-func (s *Server) remove(id spool.ID, uid int) (*spool.Message, error) {
-	return s.o.Spool.Fail(id, spool.Reply{Status: "5.7.1", Text: fmt.Sprintf("deleted by uid %d", uid), Command: "delete"})
 }

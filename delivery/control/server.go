@@ -3,8 +3,6 @@ package control
 import (
 	"context"
 	"errors"
-	"io"
-	"iter"
 	"log/slog"
 	"net"
 	"net/http"
@@ -13,6 +11,7 @@ import (
 
 	"postino/delivery"
 	"postino/spool"
+	"postino/spool/address"
 )
 
 const (
@@ -113,24 +112,27 @@ type request struct {
 	view  View
 }
 
+type handler = func(http.ResponseWriter, *request) error
+
 func (s *Server) routes() http.Handler {
+	handlers := map[string]handler{
+		"GET /status":       s.status,
+		"GET /queue":        s.queue,
+		"GET /message/{id}": s.message,
+		"GET /trace":        s.trace,
+		"GET /capture":      s.capture,
+		"GET /content/{id}": s.content,
+		"GET /route":        s.route,
+		"POST /flush":       s.admin(s.flush),
+		"POST /yield":       s.admin(s.yield),
+		"POST /reload":      s.admin(s.reload),
+	}
+	for _, v := range Verbs() {
+		handlers["GET /"+string(v)] = s.preview(v)
+		handlers["POST /"+string(v)] = s.steer(v)
+	}
 	mux := http.NewServeMux()
-	for pattern, h := range map[string]func(http.ResponseWriter, *request) error{
-		"GET /status":        s.status,
-		"GET /queue":         s.queue,
-		"GET /message/{id}":  s.message,
-		"GET /trace":         s.trace,
-		"GET /capture":       s.capture,
-		"GET /content/{id}":  s.content,
-		"GET /route":         s.route,
-		"POST /retry":        s.admin(s.retryAll),
-		"POST /yield":        s.admin(s.yield),
-		"POST /reload":       s.admin(s.reload),
-		"POST /retry/{id}":   s.change((*Server).retry),
-		"POST /release/{id}": s.change((*Server).release),
-		"POST /hold/{id}":    s.change((*Server).hold),
-		"POST /delete/{id}":  s.change((*Server).remove),
-	} {
+	for pattern, h := range handlers {
 		mux.HandleFunc(pattern, func(w http.ResponseWriter, r *http.Request) {
 			if err := h(w, s.request(r)); err != nil {
 				fail(w, err)
@@ -145,15 +147,22 @@ func (s *Server) request(r *http.Request) *request {
 	admin := s.o.isAdmin(p)
 	all := admin || s.o.MailqAll != nil && s.o.MailqAll()
 	return &request{Request: r, peer: p, admin: admin,
-		view: View{Spool: s.o.Spool, Access: Access{UID: p.uid, All: all, Admin: admin}}}
+		view: View{Spool: s.o.Spool, Access: Access{UID: p.uid, All: all, Admin: admin}, Hop: s.hop}}
 }
 
-// failure is the body of every answer that is no success.
+func (s *Server) hop(a address.Address) string {
+	_, hop := s.o.Runner.Route(a)
+	return hop
+}
+
+// failure is the body of every answer that is no success, and a line of a list in
+// the place of what cannot be told.
 type failure struct {
 	Error string `json:"error"`
+	Code  int    `json:"code"` // of HTTP
 }
 
-func fail(w http.ResponseWriter, err error) {
+func newFailure(err error) failure {
 	code := http.StatusInternalServerError
 	switch {
 	case errors.Is(err, spool.ErrNotFound):
@@ -167,10 +176,15 @@ func fail(w http.ResponseWriter, err error) {
 	case errors.Is(err, errBadRequest):
 		code = http.StatusBadRequest
 	}
+	return failure{Error: err.Error(), Code: code}
+}
+
+func fail(w http.ResponseWriter, err error) {
+	f := newFailure(err)
 	w.Header().Set("Content-Type", "application/json")
-	w.WriteHeader(code)
-	line, _ := Line(failure{Error: err.Error()}) // a string always encodes
-	_, _ = w.Write(line)                         // who has gone does not mind
+	w.WriteHeader(f.Code)
+	line, _ := Line(f)   // a string always encodes
+	_, _ = w.Write(line) // who has gone does not mind
 }
 
 // answer writes one object.
@@ -182,49 +196,6 @@ func answer(w http.ResponseWriter, v any) error {
 	w.Header().Set("Content-Type", "application/json")
 	_, _ = w.Write(line)
 	return nil
-}
-
-// stream writes one object a line. An element that is an error is a line with
-// that error, and the rest follows.
-func stream[T any](w http.ResponseWriter, elements iter.Seq2[T, error]) error {
-	w.Header().Set("Content-Type", "application/jsonl")
-	out := patient(w)
-	var buf []byte
-	for v, err := range elements {
-		var line []byte
-		if err == nil {
-			line, err = Line(v)
-		}
-		if err != nil {
-			line, _ = Line(failure{Error: err.Error()})
-		}
-		if buf = append(buf, line...); len(buf) >= chunk {
-			if _, err := out.Write(buf); err != nil {
-				return nil // nobody listens any more
-			}
-			buf = buf[:0]
-		}
-	}
-	_, _ = out.Write(buf)
-	return nil
-}
-
-// patient gives each write to w its own deadline, so that a long answer may take
-// as long as its reader goes on reading.
-func patient(w http.ResponseWriter) io.Writer {
-	return patientWriter{w, http.NewResponseController(w)}
-}
-
-type patientWriter struct {
-	w   io.Writer
-	ctl *http.ResponseController
-}
-
-func (p patientWriter) Write(b []byte) (int, error) {
-	if err := p.ctl.SetWriteDeadline(time.Now().Add(ioTimeout)); err != nil {
-		return 0, err
-	}
-	return p.w.Write(b)
 }
 
 func (s *Server) status(w http.ResponseWriter, _ *request) error {

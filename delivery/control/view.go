@@ -26,21 +26,57 @@ var ErrContentGone = errors.New("its content is gone: that of finished mail is k
 type View struct {
 	Spool  *spool.Spool
 	Access Access
+	// Hop tells the next hop for an address; nil means that none is known.
+	Hop func(address.Address) string
+	// Waiting are messages that no runner has taken yet, newer than all others.
+	Waiting []Message
 }
 
-// Queue yields the unsettled messages, oldest first. What cannot be read is an
-// error, and the walk goes on.
-func (v View) Queue() iter.Seq2[Message, error] {
-	return func(yield func(Message, error) bool) {
-		if v.Spool == nil {
-			return
-		}
-		for m, err := range v.Spool.Queue() {
+// Queue yields the unsettled messages that sel means, oldest first. What cannot be
+// read is an error, and the walk goes on; of a message that sel names it is also
+// spool.ErrNotFound and, when it is finished, ErrConflict.
+func (v View) Queue(sel Selection) iter.Seq2[Message, error] {
+	return first(sel.Limit, func(yield func(Message, error) bool) {
+		for m, err := range v.queue(sel) {
 			var out Message
 			if err == nil {
 				out = newMessage(m, v.Access)
 			}
-			if !yield(out, err) {
+			if (err != nil || sel.matches(&out, v.Hop)) && !yield(out, err) {
+				return
+			}
+		}
+		for _, m := range v.Waiting {
+			if sel.matches(&m, v.Hop) && !yield(m, nil) {
+				return
+			}
+		}
+	})
+}
+
+// queue yields what is worth a look for sel.
+func (v View) queue(sel Selection) iter.Seq2[*spool.Message, error] {
+	switch {
+	case len(sel.IDs) > 0:
+		return v.named(sel.IDs)
+	case v.Spool == nil:
+		return func(func(*spool.Message, error) bool) {}
+	}
+	return v.Spool.Queue()
+}
+
+// named yields the messages of the queue that have these IDs.
+func (v View) named(ids []spool.ID) iter.Seq2[*spool.Message, error] {
+	return func(yield func(*spool.Message, error) bool) {
+		for _, id := range ids {
+			m, err := v.message(id, func(*spool.Message) bool { return true })
+			if err == nil && !m.Finished.IsZero() {
+				err = fmt.Errorf("%s: %w: it is finished", id, ErrConflict)
+				if !v.Access.sees(m) {
+					err = fmt.Errorf("%s: %w", id, spool.ErrNotFound)
+				}
+			}
+			if !yield(m, err) {
 				return
 			}
 		}

@@ -62,7 +62,7 @@ func helper(dir, what string, args []string) {
 	c := control.Dial(dir)
 	defer c.Close()
 	out := seen{Errors: map[string]string{}}
-	for m, err := range c.Queue(ctx) {
+	for m, err := range c.Queue(ctx, control.Selection{}) {
 		if err != nil {
 			panic(err)
 		}
@@ -103,18 +103,26 @@ func helper(dir, what string, args []string) {
 		r.Close()
 	}
 	verdict("content", err)
-	_, err = c.Hold(ctx, id)
-	verdict("hold", err)
-	_, err = c.Release(ctx, id)
-	verdict("release", err)
-	_, err = c.Retry(ctx, id)
-	verdict("retry", err)
-	verdict("retry all", c.RetryAll(ctx))
+	for _, v := range []control.Verb{control.Hold, control.Release, control.Retry} {
+		verdict(string(v), steer(ctx, c, v, id))
+	}
+	verdict("flush", c.Flush(ctx))
 	verdict("yield", c.Yield(ctx))
 	verdict("reload", c.Reload(ctx))
-	_, err = c.Delete(ctx, id)
-	verdict("delete", err)
+	for _, err = range c.Preview(ctx, control.Delete, control.Selection{}) {
+	}
+	verdict("preview", err)
+	verdict("delete", steer(ctx, c, control.Delete, id))
 	json.NewEncoder(os.Stdout).Encode(out)
+}
+
+// steer does a verb to one message.
+func steer(ctx context.Context, c *control.Client, v control.Verb, id spool.ID) error {
+	var failed error
+	for _, err := range c.Steer(ctx, v, control.Selection{IDs: []spool.ID{id}}) {
+		failed = err
+	}
+	return failed
 }
 
 // runAs starts this program as a helper with another identity.

@@ -1,0 +1,6 @@
+package control
+
+// For the tests outside.
+var (
+	MatchAddress = matchAddress
+)
