@@ -166,6 +166,12 @@ func (r *Runner) Run(ctx context.Context, s *spool.Spool) error {
 	for ctx.Err() == nil {
 		wait := lookAnyway
 		for limit := r.limit(); running < limit; {
+			if !s.CanRecord() {
+				// An attempt whose outcome is lost is made again, and the message arrives
+				// twice: wait for room.
+				wait = recordAgain
+				break
+			}
 			j, idle, ok := r.queue.take(time.Now(), reserved(limit, heavy), lookAnyway)
 			if !ok {
 				wait = idle

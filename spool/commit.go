@@ -8,7 +8,6 @@ import (
 
 	bolt "go.etcd.io/bbolt"
 	berrors "go.etcd.io/bbolt/errors"
-	"golang.org/x/sys/unix"
 
 	"postino/spool/crashpoint"
 )
@@ -23,12 +22,25 @@ type op struct {
 	do    func(*bolt.Tx) error
 	after func() // called when do is on disk; may be nil
 	done  chan error
+	// submission: it may be refused for want of room, since nothing answers for the
+	// message yet.
+	submission bool
 }
 
 // update has do run in a transaction and returns when that is on disk. after is
 // called in between, in the order of the commits.
 func (s *Spool) update(do func(*bolt.Tx) error, after func()) error {
-	o := &op{do: do, after: after, done: make(chan error, 1)}
+	return s.apply(&op{do: do, after: after})
+}
+
+// submit is update for a submission: who hands in is there to be told that there
+// is no room.
+func (s *Spool) submit(do func(*bolt.Tx) error, after func()) error {
+	return s.apply(&op{do: do, after: after, submission: true})
+}
+
+func (s *Spool) apply(o *op) error {
+	o.done = make(chan error, 1)
 	s.ops <- o
 	return <-o.done
 }
@@ -84,7 +96,8 @@ func (s *Spool) commit(group []*op) {
 	case refused != nil:
 		err = refused
 	case err != nil && cleanRefusal(err):
-		err = fmt.Errorf("%w: %w", ErrNoSpace, err)
+		s.noRoom(group, err)
+		return
 	case err != nil:
 		close(s.fence)
 		err = fmt.Errorf("%w: %w", ErrFenced, err)
@@ -109,9 +122,8 @@ func cleanRefusal(err error) bool {
 	if errors.Is(err, berrors.ErrMaxSizeReached) {
 		return true
 	}
-	noRoom := errors.Is(err, unix.ENOSPC) || errors.Is(err, unix.EDQUOT) || errors.Is(err, unix.EFBIG)
 	var path *fs.PathError
-	if noRoom && errors.As(err, &path) && path.Op == "write" {
+	if noRoom(err) && errors.As(err, &path) && path.Op == "write" {
 		return true
 	}
 	// bbolt wraps a failed ftruncate as text alone.

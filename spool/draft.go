@@ -37,8 +37,12 @@ type Draft struct {
 }
 
 // NewDraft begins a message. Its ID is the proposed one, if that is a time near
-// now and free, else a new one.
+// now and free, else a new one. The error is ErrNoSpace when there is no room for
+// new mail.
 func (s *Spool) NewDraft(proposed ID) (*Draft, error) {
+	if err := s.Room(); err != nil {
+		return nil, err
+	}
 	now := time.Now()
 	id := proposed
 	if age := now.Sub(id.Time()); id == 0 || age > maxProposedAge || age < -maxProposedLead {
@@ -69,8 +73,17 @@ func (s *Spool) taken(tx *bolt.Tx, id ID) bool {
 // ID is the queue ID that the message will have.
 func (d *Draft) ID() ID { return d.id }
 
-// Write adds to the content.
+// Write adds to the content. The error wraps ErrNoSpace when there is no room.
 func (d *Draft) Write(p []byte) (int, error) {
+	n, err := d.write(p)
+	if noRoom(err) {
+		d.s.reserve.miss()
+		err = fmt.Errorf("%w: %w", ErrNoSpace, err)
+	}
+	return n, err
+}
+
+func (d *Draft) write(p []byte) (int, error) {
 	if d.file == nil && len(d.buf)+len(p) > smallContent {
 		f, err := os.OpenFile(d.s.contentPath(d.id), os.O_WRONLY|os.O_CREATE|os.O_TRUNC, 0o600)
 		if err != nil {
@@ -108,6 +121,9 @@ func (d *Draft) Commit(m *Message) (ID, error) {
 	m.Content = Content{File: d.file != nil, Sum: d.sum}
 	if err := d.sync(); err != nil {
 		d.removeFile()
+		if noRoom(err) { // a file system may find out late
+			err = fmt.Errorf("%w: %w", ErrNoSpace, err)
+		}
 		return 0, fmt.Errorf("content of %s: %w", d.id, err)
 	}
 	record, err := encode(m)
@@ -116,7 +132,7 @@ func (d *Draft) Commit(m *Message) (ID, error) {
 		return 0, err
 	}
 	id, stored := d.id, m
-	err = d.s.update(func(tx *bolt.Tx) error {
+	err = d.s.submit(func(tx *bolt.Tx) error {
 		id, stored = d.id, m
 		if first := priorSubmission(tx, m); first != 0 {
 			id = first
@@ -144,7 +160,10 @@ func (d *Draft) Commit(m *Message) (ID, error) {
 	if err != nil || id != d.id {
 		d.removeFile()
 	}
-	return id, err
+	if err != nil {
+		return 0, err
+	}
+	return id, nil
 }
 
 func (d *Draft) put(tx *bolt.Tx, m *Message, record []byte) error {

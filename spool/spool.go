@@ -69,6 +69,8 @@ type Spool struct {
 	db     *bolt.DB
 	lock   *os.File // nil when read-only
 	queued func(*Message)
+	// reserve is nil when read-only.
+	reserve *reserve
 
 	ops        chan *op
 	writerDone chan struct{}
@@ -134,6 +136,9 @@ func (s *Spool) open() error {
 	s.db = db
 	if err = s.migrate(); err == nil {
 		err = s.sweepContent()
+	}
+	if err == nil {
+		s.reserve, err = openReserve(s.dir)
 	}
 	if err != nil {
 		db.Close()
@@ -216,7 +221,7 @@ func (s *Spool) Close() error {
 	}
 	close(s.ops)
 	<-s.writerDone
-	return errors.Join(s.db.Close(), s.lock.Close())
+	return errors.Join(s.db.Close(), s.reserve.close(), s.lock.Close())
 }
 
 // Dir is the spool directory.

@@ -208,13 +208,22 @@ func (svc *service) wait(ctx context.Context, ran chan error) bool {
 		case <-svc.hangup:
 			svc.reload()
 		case <-poll.C:
-			if !svc.untilEmpty || svc.runner.Pending() > 0 {
+			if !svc.untilEmpty || svc.runner.Pending() > 0 || svc.dropsNeedRoom() {
 				busy = time.Now()
 			} else if time.Since(busy) > linger {
 				return true
 			}
 		}
 	}
+}
+
+// dropsNeedRoom reports whether mail waits in drop/ for a full disk to have room.
+func (svc *service) dropsNeedRoom() bool {
+	if svc.spool.Room() == nil {
+		return false
+	}
+	waiting, err := submit.DropsWaiting(svc.app.spool)
+	return err == nil && waiting
 }
 
 // takeIn begins to take submissions. The function it returns ends that; with

@@ -103,11 +103,12 @@ func (d *dropDir) createNamed(name string, flags int, mode uint32) (fd int, fail
 	if err == nil {
 		return fd, nil
 	}
-	remedy := askSetup
-	if full(err) {
-		remedy = askRoom
+	failure = writeFailure(d.path, err)
+	failure.Create = true
+	if failure.Remedy == "" {
+		failure.Remedy = askSetup
 	}
-	return -1, &Failure{Path: d.path, Err: err, Remedy: remedy, Create: true}
+	return -1, failure
 }
 
 // temporaryName is a name that the runner does not take for a drop file.
@@ -126,6 +127,8 @@ func writeFailure(path string, err error) *Failure {
 		f.Remedy = askRoom
 	case err == unix.EFBIG:
 		f.Remedy = "raise the limit on the size of files (ulimit -f)"
+	case err == unix.EROFS:
+		f.Remedy = "mount it for writing, or name another spool in POSTINO_SPOOL"
 	}
 	return f
 }
@@ -186,6 +189,9 @@ func (d *dropDir) leave(s *Submission, fd int, publish func(name string) error) 
 		err = fsync(fd)
 		crashpoint.Here("drop.sync.after")
 	}
+	if err == nil {
+		err = leavesRoom(fd)
+	}
 	if err != nil {
 		return writeFailure(d.path, err)
 	}
@@ -201,6 +207,29 @@ func (d *dropDir) leave(s *Submission, fd int, publish func(name string) error) 
 		_ = unix.Unlinkat(d.fd, name, 0)
 		crashpoint.Here("drop.unlink.after")
 		return writeFailure(d.path, err)
+	}
+	return nil
+}
+
+const (
+	// dropHeadroom octets have to be free besides, or dropShare of a small file system:
+	// the runner begins nothing with less.
+	dropHeadroom = 4 << 20
+	dropShare    = 64
+)
+
+// leavesRoom returns ENOSPC when there is not as much room left as fd has taken:
+// the runner copies it into the spool before it removes it. Mail that has been
+// taken and then finds no way on would wait for a person.
+func leavesRoom(fd int) error {
+	var fs unix.Statfs_t
+	var st unix.Stat_t
+	if unix.Fstatfs(fd, &fs) != nil || fs.Blocks == 0 || unix.Fstat(fd, &st) != nil {
+		return nil // it does not say; the write went well
+	}
+	block := int64(fs.Bsize)
+	if int64(fs.Bavail)*block < st.Size+min(dropHeadroom, int64(fs.Blocks)*block/dropShare) {
+		return unix.ENOSPC
 	}
 	return nil
 }

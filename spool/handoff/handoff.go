@@ -116,6 +116,10 @@ func (f *Failure) Error() string {
 
 func (f *Failure) Unwrap() error { return f.Err }
 
+// NoRoom reports whether it failed for want of room: another try may do once there
+// is some.
+func (f *Failure) NoRoom() bool { return full(f.Err) }
+
 // Submit hands s over to the spool in the directory dir, an absolute path. It
 // returns no error only when s is on stable storage: acknowledged by the runner,
 // or left as a synced drop file, which dropped reports. id is the queue ID that

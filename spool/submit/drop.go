@@ -95,9 +95,13 @@ type dropDir struct {
 	// reported holds the names of which something was said, so that it is said
 	// once. It never grows beyond what is in the directory.
 	reported map[string]bool
+	full     bool // there was no room when last looked
 }
 
 func (d *dropDir) scan(ctx context.Context) error {
+	if d.waits() {
+		return nil
+	}
 	dir, err := os.Open(d.path)
 	if err != nil {
 		return err
@@ -127,6 +131,16 @@ func (d *dropDir) scan(ctx context.Context) error {
 		d.reported[n] = true
 	}
 	return nil
+}
+
+// waits reports whether there is no room to take anything in, and says so once.
+func (d *dropDir) waits() bool {
+	err := d.srv.spool.Room()
+	if err != nil && !d.full {
+		d.srv.log.Warn("drop files wait", "err", err)
+	}
+	d.full = err != nil
+	return d.full
 }
 
 func (d *dropDir) takeAll(ctx context.Context, names []string) {

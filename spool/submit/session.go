@@ -12,7 +12,6 @@ import (
 	"time"
 
 	"github.com/emersion/go-smtp"
-	"golang.org/x/sys/unix"
 
 	"postino/spool"
 	"postino/spool/address"
@@ -214,8 +213,8 @@ func (s *session) Data(r io.Reader) error {
 			return err // the client went away; nobody reads the answer
 		}
 		s.srv.log.Error("not accepted", "uid", s.conn.origin.UID, "err", err)
-		if errors.Is(err, spool.ErrNoSpace) || errors.Is(err, unix.ENOSPC) || errors.Is(err, unix.EDQUOT) {
-			return refuse(452, smtp.EnhancedCode{4, 3, 1}, "no room in the spool")
+		if errors.Is(err, spool.ErrNoSpace) {
+			return noRoom()
 		}
 		return refuse(451, smtp.EnhancedCode{4, 3, 0}, "the message could not be stored")
 	}
@@ -227,6 +226,11 @@ func (s *session) Data(r io.Reader) error {
 // to set the text of a success.
 func queuedAs(id string) error {
 	return &smtp.SMTPError{Code: 250, EnhancedCode: smtp.NoEnhancedCode, Message: "Ok: queued as " + id}
+}
+
+// noRoom refuses what a full disk keeps us from storing. Nothing of it is left.
+func noRoom() *smtp.SMTPError {
+	return refuse(452, smtp.EnhancedCode{4, 3, 1}, "no room in the spool: make room on its file system and send it again")
 }
 
 func tooLargeSection() *smtp.SMTPError {

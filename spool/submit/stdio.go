@@ -142,6 +142,8 @@ func (t *stdioSession) answer(err error) error {
 		return &smtp.SMTPError{Code: refused.Code, EnhancedCode: enhanced(refused.Status), Message: refused.Text}
 	case errors.Is(err, handoff.ErrTooLarge):
 		return refuse(552, smtp.EnhancedCode{5, 3, 4}, "%v", err)
+	case errors.As(err, &failure) && failure.NoRoom():
+		return refuse(452, smtp.EnhancedCode{4, 3, 1}, "%v", err)
 	case errors.As(err, &failure):
 		return refuse(451, smtp.EnhancedCode{4, 3, 0}, "%v", err)
 	}
