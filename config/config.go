@@ -96,8 +96,11 @@ type Timeouts struct {
 	Data, Dot Duration
 }
 
-// Limits bound what one submission may ask for and what users may see.
+// Limits bound what users may hand in and see.
 type Limits struct {
+	// PerUID and RecipientsPerUID are how many messages, and recipients of messages, a
+	// uid may hand in; what is above is held. Zero is no limit.
+	PerUID, RecipientsPerUID Rate
 	// MaxRecipients of one message.
 	MaxRecipients int
 	Mailq         MailqPolicy

@@ -85,7 +85,7 @@ func TestFullFileSetsEveryKey(t *testing.T) {
 		Local:    Local{LocalNone},
 		Retry:    Retry{10 * m, 24 * 60 * m, 7 * 24 * 60 * m},
 		Timeouts: Timeouts{m / 6, m * 3 / 2, 2 * m, m, 5 * m},
-		Limits:   Limits{50, MailqAll},
+		Limits:   Limits{Rate{200, time.Hour}, Rate{1000, time.Hour}, 50, MailqAll},
 		History:  History{14 * 24 * 60 * m, 1 << 30},
 		Log:      Log{LogJSON, LogStderr},
 	}

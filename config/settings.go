@@ -40,6 +40,8 @@ func (c *Config) settings() []setting {
 		{key: "timeouts.command", dst: &c.Timeouts.Command},
 		{key: "timeouts.data", dst: &c.Timeouts.Data},
 		{key: "timeouts.dot", dst: &c.Timeouts.Dot},
+		{key: "limits.per_uid", dst: &c.Limits.PerUID},
+		{key: "limits.recipients_per_uid", dst: &c.Limits.RecipientsPerUID},
 		{key: "limits.max_recipients", dst: &c.Limits.MaxRecipients, min: 1, max: 100000},
 		{key: "limits.mailq", dst: &c.Limits.Mailq},
 		{key: "history.keep", dst: &c.History.Keep},
@@ -76,7 +78,7 @@ var later = []string{
 	"route", "mx", "from", "aliases.programs", "aliases.run_as",
 	"retry.warn_after",
 	"dkim", "smtp", "metrics",
-	"limits.per_uid", "limits.recipients_per_uid", "limits.allow_from",
+	"limits.allow_from",
 }
 
 // assign sets s from a value as the TOML decoder gives it. The error does not

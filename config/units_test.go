@@ -89,10 +89,42 @@ func TestSizeText(t *testing.T) {
 	}
 }
 
-// The law: text of an accepted size or duration reads as the same, and neither
+func TestRateText(t *testing.T) {
+	for _, tt := range []struct {
+		in   string
+		want Rate // zero: refused, but for ""
+	}{
+		{"", Rate{}},
+		{"200/h", Rate{200, time.Hour}},
+		{"1/m", Rate{1, time.Minute}},
+		{"14/s", Rate{14, time.Second}},
+		{"100000000/d", Rate{maxRate, 24 * time.Hour}},
+		{"100000001/d", Rate{}},
+		{"99999999999999999999/h", Rate{}},
+		{"0/h", Rate{}},
+		{"200", Rate{}},
+		{"/h", Rate{}},
+		{"200/", Rate{}},
+		{"200/w", Rate{}},
+		{"200/H", Rate{}},
+		{"200/h/h", Rate{}},
+		{"200 /h", Rate{}},
+		{"-1/h", Rate{}},
+		{"+1/h", Rate{}},
+		{"1.5/h", Rate{}},
+	} {
+		r := Rate{7, time.Hour}
+		err := r.UnmarshalText([]byte(tt.in))
+		if refused := tt.want == (Rate{}) && tt.in != ""; refused != (err != nil) || !refused && (r != tt.want || r.String() != tt.in) {
+			t.Errorf("%q: got %v, %v; want %v", tt.in, r, err, tt.want)
+		}
+	}
+}
+
+// The law: text of an accepted size, duration or rate reads as the same, and none
 // is ever zero or beyond its bound.
 func FuzzUnits(f *testing.F) {
-	for _, s := range []string{"5m", "1w2d3h4m5s", "1.5d", "0.1w1ns", "50MiB", "1024", "1h0m0.5s", "3660d"} {
+	for _, s := range []string{"5m", "1w2d3h4m5s", "1.5d", "0.1w1ns", "50MiB", "1024", "1h0m0.5s", "3660d", "200/h"} {
 		f.Add(s)
 	}
 	f.Fuzz(func(t *testing.T, text string) {
@@ -102,6 +134,14 @@ func FuzzUnits(f *testing.F) {
 		} else if err == nil {
 			if err := d2.UnmarshalText([]byte(d.String())); err != nil || d2 != d || d <= 0 || d > maxDuration {
 				t.Fatalf("%q is %d, written %q, which is %d, %v", text, d, d, d2, err)
+			}
+		}
+		var r, r2 Rate
+		if err := r.UnmarshalText([]byte(text)); err != nil && r != (Rate{}) {
+			t.Fatalf("%q: %v with error %v", text, r, err)
+		} else if err == nil && text != "" {
+			if err := r2.UnmarshalText([]byte(r.String())); err != nil || r2 != r || r.N <= 0 || r.N > maxRate {
+				t.Fatalf("%q is %v, written %q, which is %v, %v", text, r, r, r2, err)
 			}
 		}
 		var s, s2 Size

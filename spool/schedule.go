@@ -233,3 +233,39 @@ func first(b *bolt.Bucket) (*bolt.Cursor, []byte) {
 	k, _ := c.First()
 	return c, k
 }
+
+// Arrivals yields the messages, queued and finished, whose ID is of that time or
+// later, in no order. Left out is what a limit or a suspension holds, what was given
+// up before it was ever attempted, and what cannot be read.
+func (s *Spool) Arrivals(since time.Time) iter.Seq[*Message] {
+	before := (ID(max(0, since.UnixMicro())) << 12).key()
+	return func(yield func(*Message) bool) {
+		page, last := make([]scheduled, 0, scheduleStep), before
+		for {
+			page, last = s.scheduled(page[:0], last)
+			for _, p := range page {
+				if p.err != nil || p.entry.HeldBy != "" {
+					continue
+				}
+				if m, err := s.Message(p.entry.ID); err == nil && !yield(m) {
+					return
+				}
+			}
+			if len(page) < scheduleStep {
+				break
+			}
+		}
+		for last := before; ; {
+			keys, values := s.page(bucketHistory, last, walkStep)
+			for _, v := range values {
+				if m, err := decodeMessage(v); err == nil && m.Attempts > 0 && !yield(m) {
+					return
+				}
+			}
+			if len(keys) < walkStep {
+				return
+			}
+			last = keys[len(keys)-1]
+		}
+	}
+}

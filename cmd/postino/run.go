@@ -321,5 +321,6 @@ func policy(c *config.Config) submit.Policy {
 	return submit.Policy{
 		Hostname: c.Hostname, Domain: c.Domain,
 		MaxMessageSize: int64(c.MaxMessageSize), MaxRecipients: c.Limits.MaxRecipients,
+		PerUID: submit.Rate(c.Limits.PerUID), RecipientsPerUID: submit.Rate(c.Limits.RecipientsPerUID),
 	}
 }

@@ -26,6 +26,8 @@ type Policy struct {
 	// MaxMessageSize is in octets, MaxRecipients counts those of one message.
 	MaxMessageSize int64
 	MaxRecipients  int
+	// PerUID and RecipientsPerUID are what a uid may submit; more is held.
+	PerUID, RecipientsPerUID Rate
 }
 
 // writeTimeout bounds how long a client may leave a reply unread.
@@ -35,6 +37,7 @@ const writeTimeout = 60 * time.Second
 type Server struct {
 	spool  *spool.Spool
 	policy atomic.Pointer[Policy]
+	limits atomic.Pointer[limits]
 	log    *slog.Logger
 	smtp   *smtp.Server
 	drops  *handover // carries drop files to smtp
@@ -61,7 +64,12 @@ func New(s *spool.Spool, p Policy, log *slog.Logger) *Server {
 }
 
 // SetPolicy replaces the policy; transactions under way keep theirs.
-func (srv *Server) SetPolicy(p Policy) { srv.policy.Store(&p) }
+func (srv *Server) SetPolicy(p Policy) {
+	if l := srv.limits.Load(); l == nil || l.messages != p.PerUID || l.recipients != p.RecipientsPerUID {
+		srv.limits.Store(newLimits(srv.spool, &p, time.Now()))
+	}
+	srv.policy.Store(&p)
+}
 
 // Serve takes submissions on the unix socket until Shutdown.
 func (srv *Server) Serve(l *net.UnixListener) error {

@@ -267,7 +267,13 @@ func (s *session) store(tx *transaction, r io.Reader) (spool.ID, error) {
 	m := tx.msg
 	m.MessageID, m.Subject, m.From = section.Value("Message-ID"), section.Value("Subject"), section.Value("From")
 	m.Bulk = isBulk(section)
+	limits := s.srv.limits.Load()
+	over := limits.admit(m, time.Now())
+	counted := m.Held == ""
 	id, err := draft.Commit(m)
+	if counted && (err != nil || id != draft.ID() || m.Held != "") {
+		limits.count(m, time.Now(), -1)
+	}
 	if err != nil {
 		return 0, err
 	}
@@ -278,6 +284,9 @@ func (s *session) store(tx *transaction, r io.Reader) (spool.ID, error) {
 	log := s.srv.log
 	if m.Held != "" {
 		log = log.With("held", m.Held)
+	}
+	if over != nil {
+		limits.alert(s.srv.log, over, m, time.Now())
 	}
 	log.Info("accepted", "id", id, "from", m.Sender.String(), "rcpts", len(m.Recipients), "size", m.Size,
 		"via", m.Origin.Via, "uid", m.Origin.UID)
