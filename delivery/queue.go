@@ -49,7 +49,7 @@ type job struct {
 }
 
 func newQueue() *queue {
-	q := &queue{changed: make(chan struct{}, 1), suspended: make(map[uint32]bool)}
+	q := &queue{changed: make(chan struct{}, 1)}
 	q.clear()
 	return q
 }
@@ -178,14 +178,10 @@ func (q *queue) retry() {
 	q.nudge()
 }
 
-// suspend has nothing of a uid attempted, or no longer so.
-func (q *queue) suspend(uid int, on bool) {
+// suspend has nothing attempted of these uids, and of them alone.
+func (q *queue) suspend(uids map[uint32]bool) {
 	q.mu.Lock()
-	if on {
-		q.suspended[uint32(uid)] = true
-	} else {
-		delete(q.suspended, uint32(uid))
-	}
+	q.suspended = uids
 	q.mu.Unlock()
 	q.nudge()
 }

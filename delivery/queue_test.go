@@ -269,7 +269,7 @@ func TestNothingOfASuspendedUIDIsTaken(t *testing.T) {
 	for i := range 30 {
 		arrive(q, &id, spool.Entry{UID: i % 3, Bulk: i%2 == 0})
 	}
-	q.suspend(1, true)
+	q.suspend(map[uint32]bool{1: true})
 	if got := q.size(); got != 20 {
 		t.Errorf("size = %d, want 20", got)
 	}
@@ -285,7 +285,7 @@ func TestNothingOfASuspendedUIDIsTaken(t *testing.T) {
 	if j := q.next(); j.id != 0 {
 		t.Errorf("took %+v after retry", j)
 	}
-	q.suspend(1, false)
+	q.suspend(nil)
 	for j := q.next(); j.id != 0; j = q.next() {
 		n++
 		q.done(j, nil)
@@ -318,7 +318,7 @@ func TestQueueForgetsNothingAndGivesNothingTwice(t *testing.T) {
 		case 4:
 			q.retry()
 		case 5:
-			q.suspend(rng.IntN(5), rng.IntN(2) == 0)
+			q.suspend(map[uint32]bool{uint32(rng.IntN(5)): true, uint32(rng.IntN(5)): rng.IntN(2) == 0})
 		case 6: // a clock that nobody can rely on
 			now = now.Add(time.Duration(rng.IntN(7200)-3600) * time.Second)
 		case 7, 8:
@@ -345,9 +345,7 @@ func TestQueueForgetsNothingAndGivesNothingTwice(t *testing.T) {
 			}
 		}
 	}
-	for uid := range 5 {
-		q.suspend(uid, false)
-	}
+	q.suspend(nil)
 	for _, j := range taken {
 		q.done(j, nil)
 	}

@@ -29,6 +29,8 @@ type Runner struct {
 	log   *slog.Logger
 	queue *queue
 
+	heeding sync.Mutex // held while the queue is told who is suspended
+
 	mu   sync.Mutex
 	plan *plan // guarded by mu
 }
@@ -116,36 +118,6 @@ func (r *Runner) Pending() int {
 		return 0
 	}
 	return r.queue.size()
-}
-
-// Load schedules what is in the spool already.
-func (r *Runner) Load(s *spool.Spool) {
-	suspended, err := s.Suspensions()
-	if err != nil {
-		r.log.Error("suspensions not readable", "err", err)
-	}
-	on := make(map[int]bool)
-	for _, sus := range suspended {
-		r.queue.suspend(sus.UID, true)
-		on[sus.UID] = true
-	}
-	over := false
-	for e, err := range s.Schedule() {
-		if err != nil {
-			r.log.Error("message not readable", "err", err)
-			continue
-		}
-		over = over || e.HeldBy == spool.BySuspension && !on[e.UID]
-		r.queue.add(e)
-	}
-	if !over {
-		return
-	}
-	n, err := s.ReleaseResumed()
-	r.log.Info("released what an interrupted resume had left", "messages", n)
-	if err != nil {
-		r.log.Error("not all of it released", "err", err)
-	}
 }
 
 // Run attempts what is due until ctx ends or the spool fences itself; attempts

@@ -168,6 +168,26 @@ func (p *place) await(t *testing.T) control.Status {
 	return control.Status{}
 }
 
+// cliLine is a command line and what comes of it.
+type cliLine struct {
+	uid    uint32
+	line   string
+	status int
+	stdout string // a part of it; "-" means nothing
+	stderr string // likewise; "" means nothing
+}
+
+func (p *place) lines(t *testing.T, lines []cliLine) {
+	t.Helper()
+	for _, tt := range lines {
+		r := p.run(t, tt.uid, strings.Fields(tt.line)...)
+		if r.status != tt.status || !strings.Contains(r.stderr, tt.stderr) || tt.stderr == "" && r.stderr != "" ||
+			tt.stdout == "-" && r.stdout != "" || tt.stdout != "-" && !strings.Contains(r.stdout, tt.stdout) {
+			t.Errorf("%q as %d: got %+v, want %+v", tt.line, tt.uid, r, tt)
+		}
+	}
+}
+
 func TestWithoutRunnerTheSpoolIsReadByItsOwnerAndRoot(t *testing.T) {
 	p := newPlace(t)
 	id := p.store(t, 1500, "hello")
@@ -213,13 +233,7 @@ func TestWithRunnerEverybodyGetsAnAnswer(t *testing.T) {
 	p := newPlace(t)
 	id := p.store(t, 1500, "hello").String()
 	p.start(t, 0) // as root: it becomes the owner
-	for _, tt := range []struct {
-		uid    uint32
-		line   string
-		status int
-		stdout string // a part of it; "-" means nothing
-		stderr string
-	}{
+	p.lines(t, []cliLine{
 		{testStranger, "mailq", 0, "[hidden]", ""},
 		{testStranger, "sendmail -bP", 0, "1\n", ""},
 		{1500, "sendmail -bp", 0, "bob@example.org\n\n-- 0 Kbytes in 1 Request.\n", ""},
@@ -245,13 +259,7 @@ func TestWithRunnerEverybodyGetsAnAnswer(t *testing.T) {
 		{0, "postino trace hello", 0, "5.7.1 deleted by uid 0", ""},
 		{0, "postino show " + id + " --content", 1, "-", "content is gone"},
 		{0, "postino run", 1, "-", "held by pid"},
-	} {
-		r := p.run(t, tt.uid, strings.Fields(tt.line)...)
-		if r.status != tt.status || !strings.Contains(r.stderr, tt.stderr) || tt.stderr == "" && r.stderr != "" ||
-			tt.stdout == "-" && r.stdout != "" || tt.stdout != "-" && !strings.Contains(r.stdout, tt.stdout) {
-			t.Errorf("%q as %d: got %+v, want %+v", tt.line, tt.uid, r, tt)
-		}
-	}
+	})
 }
 
 func TestCommandLines(t *testing.T) {

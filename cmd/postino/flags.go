@@ -18,6 +18,8 @@ type options struct {
 	json, all, content, untilEmpty bool
 	yes, dryRun                    bool
 	selection                      control.Selection
+	user                           *int   // nil: none is named
+	why                            string // of a suspension
 }
 
 // flags defines flags that belong together. The usage of a flag is what help says
@@ -54,6 +56,18 @@ func flagDryRun(fs *flag.FlagSet, o *options) {
 
 func flagYes(fs *flag.FlagSet, o *options) {
 	fs.BoolVar(&o.yes, "yes", false, "do not ask, not even on a terminal")
+}
+
+func flagUser(fs *flag.FlagSet, o *options) {
+	fs.Func("uid", "a `USER`'s number or name", func(s string) error {
+		uid, err := parseUser(s)
+		o.user = &uid
+		return err
+	})
+}
+
+func flagWhy(fs *flag.FlagSet, o *options) {
+	fs.Func("reason", "`TEXT` that says why, for those who see the mail held", text(&o.why))
 }
 
 func flagAll(fs *flag.FlagSet, o *options) {

@@ -21,6 +21,7 @@ type source interface {
 	Trace(context.Context, string) iter.Seq2[control.Trace, error]
 	Captured(context.Context) iter.Seq2[control.Trace, error]
 	Content(context.Context, spool.ID) (io.ReadCloser, error)
+	Suspensions(context.Context) iter.Seq2[spool.Suspension, error]
 	Close()
 }
 
@@ -136,6 +137,10 @@ func (l *local) Trace(_ context.Context, what string) iter.Seq2[control.Trace, e
 }
 
 func (l *local) Captured(context.Context) iter.Seq2[control.Trace, error] { return l.view.Captured() }
+
+func (l *local) Suspensions(context.Context) iter.Seq2[spool.Suspension, error] {
+	return l.view.Suspensions()
+}
 
 func (l *local) Content(_ context.Context, id spool.ID) (io.ReadCloser, error) {
 	return l.view.Content(id)

@@ -107,6 +107,13 @@ func helper(dir, what string, args []string) {
 		verdict(string(v), steer(ctx, c, v, id))
 	}
 	verdict("flush", c.Flush(ctx))
+	_, err = c.Suspend(ctx, 4711, "")
+	verdict("suspend", err)
+	for _, err = range c.Suspensions(ctx) {
+	}
+	verdict("suspensions", err)
+	_, err = c.Resume(ctx, 4711)
+	verdict("resume", err)
 	verdict("yield", c.Yield(ctx))
 	verdict("reload", c.Reload(ctx))
 	for _, err = range c.Preview(ctx, control.Delete, control.Selection{}) {
