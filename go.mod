@@ -8,7 +8,8 @@ require (
 	github.com/emersion/go-smtp v0.25.1
 	github.com/miekg/dns v1.1.73
 	go.etcd.io/bbolt v1.5.0
+	golang.org/x/net v0.57.0
 	golang.org/x/sys v0.49.0
 )
 
-require golang.org/x/net v0.57.0 // indirect
+require golang.org/x/text v0.40.0 // indirect

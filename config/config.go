@@ -71,6 +71,8 @@ type Relay struct {
 	// MaxConnections are open at once; each is closed after
 	// MessagesPerConnection transactions.
 	MaxConnections, MessagesPerConnection int
+	// Rate bounds transactions, over all connections; zero is no limit.
+	Rate Rate
 }
 
 // Hosts are names or IP addresses, in the order to try them.

@@ -79,7 +79,7 @@ func TestFullFileSetsEveryKey(t *testing.T) {
 			Host: Hosts{"smtp.example.net"}, Port: 2465, TLS: Implicit,
 			CAFile: "/etc/postino/ca.pem", TLSMin: tls.VersionTLS13,
 			Auth: AuthPlain, Username: "web1", PasswordFile: "/etc/postino/password",
-			MaxConnections: 2, MessagesPerConnection: 50,
+			MaxConnections: 2, MessagesPerConnection: 50, Rate: Rate{14, time.Second},
 		},
 		Aliases:  Aliases{"/etc/postino/aliases"},
 		Local:    Local{LocalNone},

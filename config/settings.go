@@ -66,6 +66,7 @@ func (r *Relay) settings() []setting {
 		{key: "relay.credential", dst: &r.Credential},
 		{key: "relay.max_connections", dst: &r.MaxConnections, min: 1, max: 100},
 		{key: "relay.messages_per_connection", dst: &r.MessagesPerConnection, min: 1, max: 10000},
+		{key: "relay.rate", dst: &r.Rate},
 	}
 }
 
@@ -74,7 +75,7 @@ func (r *Relay) settings() []setting {
 var later = []string{
 	"redirect_to", "bounce_to",
 	"relay.preset", "relay.tls_pin", "relay.cert_file", "relay.key_file",
-	"relay.rate", "relay.source_address", "relay.proxy", "relay.oauth",
+	"relay.source_address", "relay.proxy", "relay.oauth",
 	"route", "mx", "from", "aliases.programs", "aliases.run_as",
 	"retry.warn_after",
 	"dkim", "smtp", "metrics",

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"runtime/debug"
+	"sync/atomic"
 	"time"
 
 	"postino/config"
@@ -40,19 +41,19 @@ func (r *Runner) attempt(ctx context.Context, s *spool.Spool, it job) (m *spool.
 	if len(b.Recipients) == 0 {
 		return m
 	}
-	var damage error
+	var found damage
 	b.Open = func() (io.ReadCloser, error) {
 		c, err := s.Content(m)
 		if err != nil {
-			damage = keepDamage(damage, err)
+			found.note(err)
 			return nil, err
 		}
-		return &damageWatch{ReadCloser: c, damage: &damage}, nil
+		return &damageWatch{c, &found}, nil
 	}
 	replies := p.route.transport.Deliver(ctx, b)
-	if damage != nil {
-		r.log.Error("message held", "id", m.ID, "err", damage)
-		return r.hold(s, m, damage.Error())
+	if err := found.err(); err != nil {
+		r.log.Error("message held", "id", m.ID, "err", err)
+		return r.hold(s, m, err.Error())
 	}
 	a := &spool.Attempt{At: start, Took: time.Since(start), Hop: p.route.hop, Keep: p.route.keep}
 	for i, n := range b.Recipients {
@@ -169,21 +170,30 @@ func (r *Runner) hold(s *spool.Spool, m *spool.Message, why string) *spool.Messa
 	return m
 }
 
-// damageWatch notes that content was found damaged, which no Reply can say.
+// damage is the first sign that content is damaged, which no Reply can say.
+type damage struct{ first atomic.Pointer[error] }
+
+func (d *damage) note(err error) {
+	if errors.Is(err, spool.ErrDamaged) {
+		d.first.CompareAndSwap(nil, &err)
+	}
+}
+
+func (d *damage) err() error {
+	if first := d.first.Load(); first != nil {
+		return *first
+	}
+	return nil
+}
+
+// damageWatch notes damage that is found while content is read.
 type damageWatch struct {
 	io.ReadCloser
-	damage *error
+	found *damage
 }
 
 func (w *damageWatch) Read(p []byte) (int, error) {
 	n, err := w.ReadCloser.Read(p)
-	*w.damage = keepDamage(*w.damage, err)
+	w.found.note(err)
 	return n, err
-}
-
-func keepDamage(found, err error) error {
-	if found == nil && errors.Is(err, spool.ErrDamaged) {
-		return err
-	}
-	return found
 }

@@ -13,7 +13,9 @@ import (
 // Transport carries messages to one next hop.
 type Transport interface {
 	// Deliver attempts one message and returns one Reply for each of
-	// b.Recipients, in their order, whatever happens. It ends soon after ctx does.
+	// b.Recipients, in their order, whatever happens. It ends soon after ctx does,
+	// and may be called many times at a time. It may open the content more than
+	// once, also at the same time.
 	Deliver(ctx context.Context, b *spool.Batch) []spool.Reply
 }
 
@@ -22,27 +24,27 @@ type route struct {
 	hop       string
 	transport Transport
 	success   spool.Status
-	keep      bool // content stays readable when the message is finished
-	limit     int  // attempts at a time
+	keep      bool       // content stays readable when the message is finished
+	limit     func() int // attempts at a time, now
 	close     func()
 }
 
-// localAttempts is how many attempts run at a time where no server is involved.
-const localAttempts = 4
+// few is how many attempts run at a time where no server is involved.
+func few() int { return 4 }
 
 // newRoute finds the one route that a configuration has in this version.
 func newRoute(c *config.Config) (route, error) {
 	switch {
 	case c.Mode == config.Capture:
-		return route{hop: "capture", transport: capture{}, success: spool.Delivered, keep: true, limit: localAttempts}, nil
+		return route{hop: "capture", transport: capture{}, success: spool.Delivered, keep: true, limit: few}, nil
 	case c.Relay == nil:
-		return route{hop: "nowhere", transport: nowhere{}, success: spool.Relayed, limit: localAttempts}, nil
+		return route{hop: "nowhere", transport: nowhere{}, success: spool.Relayed, limit: few}, nil
 	}
 	r, err := relay.New(c.Relay, c.Timeouts, c.Hostname)
 	if err != nil {
 		return route{}, err
 	}
-	return route{hop: r.Hop(), transport: r, success: spool.Relayed, limit: c.Relay.MaxConnections, close: r.Close}, nil
+	return route{hop: r.Hop(), transport: r, success: spool.Relayed, limit: r.Room, close: r.Close}, nil
 }
 
 // capture takes everything and sends nothing: the content stays in the spool.

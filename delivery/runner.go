@@ -89,7 +89,7 @@ func (r *Runner) limit() int {
 	if r.plan.config.Mode == config.Hold {
 		return 0
 	}
-	return r.plan.route.limit
+	return r.plan.route.limit()
 }
 
 // Queued schedules a message; it is what spool.Options.Queued wants.

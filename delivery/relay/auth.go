@@ -32,7 +32,7 @@ func (r *Relay) credentials(ctx context.Context) (*login, *refusal) {
 		return nil, nil
 	}
 	refuse := func(text string) (*login, *refusal) {
-		return nil, &refusal{remote{}.local("AUTH", "4.7.8", text), true}
+		return nil, &refusal{Reply: remote{}.local("AUTH", "4.7.8", text), final: true}
 	}
 	secret, err := r.config.Secret(ctx)
 	switch {
@@ -52,8 +52,8 @@ func (r *Relay) credentials(ctx context.Context) (*login, *refusal) {
 // offers, and by the next one if it declines the mechanism. It never goes on
 // without: an offer may have been taken away to make us.
 func (s *session) authenticate(method config.AuthMethod, l *login) *refusal {
-	if s.tls == "" && !loopback(s.g.socket.RemoteAddr()) {
-		return &refusal{s.local("AUTH", "4.7.11", `credentials are sent under TLS only: set relay.tls = "starttls" or "implicit"`), true}
+	if s.tls == "" && !loopback(s.w.socket.RemoteAddr()) {
+		return &refusal{Reply: s.local("AUTH", "4.7.11", `credentials are sent under TLS only: set relay.tls = "starttls" or "implicit"`), final: true}
 	}
 	wanted := []string{sasl.Plain, sasl.Login}
 	switch method {
@@ -84,9 +84,9 @@ func (s *session) authenticate(method config.AuthMethod, l *login) *refusal {
 	if reply.Status == "" {
 		text := fmt.Sprintf("no usable AUTH mechanism: want %s, offered: %s",
 			strings.Join(wanted, " or "), cmp.Or(strings.Join(offered, " "), "none"))
-		return &refusal{s.local("AUTH", "4.7.9", text), true}
+		return &refusal{Reply: s.local("AUTH", "4.7.9", text), final: true}
 	}
-	return &refusal{reply, reply.Code/100 == 5}
+	return &refusal{Reply: reply, final: reply.Code/100 == 5}
 }
 
 // loopback reports whether the remote is this machine.
@@ -129,8 +129,8 @@ func (s *session) exchange(m sasl.Client) (answer, error) {
 			line, initial = whole, nil
 		}
 	}
-	timeout := time.Duration(s.time.Command)
-	a, err := s.g.command(line, timeout)
+	timeout := time.Duration(s.pool.peer.time.Command)
+	a, err := s.w.command(line, timeout)
 	for err == nil && a.code == 334 {
 		response := initial
 		initial = nil
@@ -140,10 +140,10 @@ func (s *session) exchange(m sasl.Client) (answer, error) {
 				response, decodeErr = m.Next(challenge)
 			}
 			if decodeErr != nil {
-				return s.g.command("*", timeout)
+				return s.w.command("*", timeout)
 			}
 		}
-		a, err = s.g.command(encode(response), timeout)
+		a, err = s.w.command(encode(response), timeout)
 	}
 	return a, err
 }

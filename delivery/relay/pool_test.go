@@ -99,10 +99,7 @@ func TestStaleConnectionIsReplaced(t *testing.T) {
 			r := newRelay(t, settings(server, withTLS(policy)), patient())
 			want{"2", 250, "dot", ""}.check(t, r.Deliver(t.Context(), one())[0])
 			if rule.At == "idle" {
-				awaitUnread(t, r)
-				if r.takeIdle() != nil {
-					t.Errorf("%+v, %s: a connection with something to be read counts as good", rule, policy)
-				}
+				awaitEnd(t, r)
 			}
 			want{"2", 250, "dot", ""}.check(t, r.Deliver(t.Context(), one())[0])
 			if n, m := server.Connections(), len(server.Messages()); n != 2 || m != 2 {
@@ -112,18 +109,18 @@ func TestStaleConnectionIsReplaced(t *testing.T) {
 	}
 }
 
-// awaitUnread waits until what the server did to an idle connection has arrived.
-func awaitUnread(t *testing.T, r *Relay) {
+// awaitEnd waits until no session is left: an idle one notices its end.
+func awaitEnd(t *testing.T, r *Relay) {
 	t.Helper()
 	for end := time.Now().Add(10 * time.Second); ; time.Sleep(time.Millisecond) {
-		r.mu.Lock()
-		arrived := len(r.idle) == 0 || r.idle[0].g.unread() != nil
-		r.mu.Unlock()
-		if arrived {
+		r.pools[0].mu.Lock()
+		n := len(r.pools[0].sessions)
+		r.pools[0].mu.Unlock()
+		if n == 0 {
 			return
 		}
 		if time.Now().After(end) {
-			t.Fatal("nothing arrived on the idle connection")
+			t.Fatal("an idle connection does not notice its end")
 		}
 	}
 }
@@ -153,21 +150,33 @@ func TestNoSecondTryAfterMAIL(t *testing.T) {
 	}
 }
 
-// A session that was not ended by a clean answer is not used again.
-func TestOnlyCleanSessionsAreKept(t *testing.T) {
-	for _, rule := range []relaytest.Rule{
-		{At: "MAIL", N: 1, Reply: "451 4.3.0 busy"},
-		{At: "RCPT", N: 1, Reply: "550 5.1.1 no"},
-		{At: "DATA", N: 1, Reply: "451 4.3.0 busy"},
-		{At: "dot", N: 1, Reply: "554 5.7.1 spam"},
+// After a transaction that came to nothing the session is cleared before it is used
+// again; the end of content clears it anyway (RFC 5321 §4.1.1.4).
+func TestRefusalsAreCleared(t *testing.T) {
+	for _, tt := range []struct {
+		rule  relaytest.Rule
+		clear bool
+	}{
+		{relaytest.Rule{At: "MAIL", N: 1, Reply: "451 4.3.0 busy"}, true},
+		{relaytest.Rule{At: "RCPT", N: 1, Reply: "550 5.1.1 no"}, true},
+		{relaytest.Rule{At: "DATA", N: 1, Reply: "451 4.3.0 busy"}, true},
+		{relaytest.Rule{At: "dot", N: 1, Reply: "554 5.7.1 spam"}, false},
 	} {
-		rule.Conn = 1
-		server := relaytest.New(t, relaytest.Options{Rules: []relaytest.Rule{rule}})
-		r := newRelay(t, settings(server), patient())
-		r.Deliver(t.Context(), one())
-		want{"2", 250, "dot", ""}.check(t, r.Deliver(t.Context(), one())[0])
-		if n := server.Connections(); n != 2 {
-			t.Errorf("%+v: %d connections, want 2", rule, n)
+		for _, offer := range [][]string{{}, {"PIPELINING"}} {
+			server := relaytest.New(t, relaytest.Options{Extensions: offer, Rules: []relaytest.Rule{tt.rule}})
+			r := newRelay(t, settings(server, func(c *config.Relay) { c.MaxConnections = 1 }), patient())
+			if reply := r.Deliver(t.Context(), one())[0]; reply.Class() == spool.Success {
+				t.Errorf("%+v: got %+v, want a refusal", tt.rule, reply)
+			}
+			want{"2", 250, "dot", ""}.check(t, r.Deliver(t.Context(), one())[0])
+			if n := server.Connections(); n != 1 {
+				t.Errorf("%+v: %d connections, want 1", tt.rule, n)
+			}
+			if tt.clear {
+				said(t, server, "^RSET$")
+			} else {
+				never(t, server, "^RSET$")
+			}
 		}
 	}
 }
@@ -208,20 +217,6 @@ func TestNextHost(t *testing.T) {
 	}
 }
 
-// An idle connection that nobody wants is ended in order, once.
-func TestIdleConnectionExpires(t *testing.T) {
-	server := relaytest.New(t, relaytest.Options{})
-	r := newRelay(t, settings(server), patient())
-	want{"2", 250, "dot", ""}.check(t, r.Deliver(t.Context(), one())[0])
-	s := r.idle[0]
-	r.expire(s)
-	r.expire(s) // the timer of a connection in use again may fire late
-	if s := r.takeIdle(); s != nil {
-		t.Error("an expired connection is still there")
-	}
-	said(t, server, "^QUIT$")
-}
-
 // Close waits for no remote longer than quitWait, and Deliver for none at all.
 func TestUnansweredQUIT(t *testing.T) {
 	server := relaytest.New(t, relaytest.Options{Rules: []relaytest.Rule{{At: "QUIT", Do: relaytest.Stall}}})
@@ -229,7 +224,5 @@ func TestUnansweredQUIT(t *testing.T) {
 	want{"2", 250, "dot", ""}.check(t, r.Deliver(t.Context(), one())[0])
 	r.Close() // would take 20 s by the command timeout, and the test with it
 	said(t, server, "^QUIT$")
-	if r.keep(&session{}) {
-		t.Error("a closed Relay keeps connections")
-	}
+	want{"4.3.2", 0, "connect", ""}.check(t, r.Deliver(t.Context(), one())[0])
 }

@@ -3,12 +3,14 @@
 // the relay answered. Nothing it meets is an error of its own; all of it is a
 // [spool.Reply], and nothing is logged here.
 //
-// The bottom is the guard (guard.go), which reads replies strictly and gives every
-// wait its deadline. A session stands on it (session.go, auth.go): from the
-// connection to where MAIL may follow. A transaction is one message over a session
-// (transaction.go); go-smtp's client writes its commands and content. Relay keeps
-// the sessions (relay.go, pool.go). It is a large package because the parts below
-// Relay would otherwise have to show each other the state of a connection.
+// From the bottom: the wire (wire.go) reads replies strictly. A session is opened
+// on it (session.go, auth.go), from the connection to where MAIL may follow; then a
+// writer (writer.go) sends one transaction after the other without waiting, and a
+// reader (reader.go) gives each reply to the command it answers. How a session ends
+// while something is under way is in bury.go. A pool (pool.go) is what waits for
+// one peer and the sessions with it. Relay goes through the hosts (relay.go). It is
+// a large package because the parts below Relay would otherwise have to show each
+// other the state of a connection.
 package relay
 
 import (
@@ -17,16 +19,10 @@ import (
 	"fmt"
 	"net"
 	"strconv"
-	"sync"
-	"time"
 
 	"postino/config"
 	"postino/spool"
 )
-
-// idleTime is how long a connection is kept for the next message: long enough for
-// a burst of mail, short enough not to be a burden to the relay.
-const idleTime = 10 * time.Second
 
 // Relay is a smarthost and the connections to it. It is made by New and may be
 // used by many goroutines.
@@ -34,13 +30,7 @@ type Relay struct {
 	config   *config.Relay
 	timeouts config.Timeouts
 	hostname string
-
-	slots chan struct{} // one for each connection that is in use
-	ended sync.WaitGroup
-
-	mu     sync.Mutex
-	idle   []*session // guarded by mu
-	closed bool       // guarded by mu
+	pools    []*pool // one for each host
 }
 
 // New returns a Relay for c, which names at least one host. hostname is what it
@@ -58,12 +48,11 @@ func New(c *config.Relay, t config.Timeouts, hostname string) (*Relay, error) {
 			return nil, fmt.Errorf("timeouts.%s is not a positive duration", name)
 		}
 	}
-	return &Relay{
-		config:   c,
-		timeouts: t,
-		hostname: hostname,
-		slots:    make(chan struct{}, max(1, c.MaxConnections)),
-	}, nil
+	r := &Relay{config: c, timeouts: t, hostname: hostname}
+	for at := range c.Host {
+		r.pools = append(r.pools, newPool(r.peer(at), c.MaxConnections, c.MessagesPerConnection, c.Rate))
+	}
+	return r, nil
 }
 
 // Hop names the relay as attempts and logs do: "relay smtp.example.net:587".
@@ -71,41 +60,40 @@ func (r *Relay) Hop() string {
 	return "relay " + net.JoinHostPort(r.config.Host[0], strconv.Itoa(r.config.Port))
 }
 
+// Room is how many messages Deliver can have under way now, at least 1: what its
+// connections carry at a time. It follows what the relay bears. More calls wait
+// inside, in the order they came.
+func (r *Relay) Room() int { return r.pools[0].room() }
+
 // Deliver sends b's message to its recipients and returns a Reply for each entry
-// of b.Recipients, in that order. It waits for one of the MaxConnections
-// connections; when ctx ends it closes its own at once, and who has no answer by
-// then has a temporary Reply, with Maybe set after the end of the content.
+// of b.Recipients, in that order. Many calls share the connections, of which there
+// are at most MaxConnections. When ctx ends it closes at once those that carry a
+// part of b, and who has no answer by then has a temporary Reply, with Maybe set
+// after the end of the content.
+//
+// The content may be opened by several goroutines at a time.
 func (r *Relay) Deliver(ctx context.Context, b *spool.Batch) []spool.Reply {
-	j := &job{Batch: b, replies: make([]spool.Reply, len(b.Recipients))}
-	to := j.valid()
-	if len(to) == 0 {
-		return j.replies
+	replies := make([]spool.Reply, len(b.Recipients))
+	to := valid(b, replies)
+	for _, p := range r.pools {
+		if len(to) == 0 {
+			break
+		}
+		to = p.deliver(ctx, b, replies, to)
 	}
-	select {
-	case r.slots <- struct{}{}:
-	case <-ctx.Done():
-		j.settle(to, remote{}.local("connect", "4.3.2", "interrupted while waiting for a free connection"))
-		return j.replies
-	}
-	if last := r.deliver(ctx, j, to); last != nil {
-		r.release(last)
-	} else {
-		<-r.slots
-	}
-	return j.replies
+	return replies
 }
 
 // valid settles the recipients whose address, or whose sender's, cannot be written
 // in a command, and returns the positions of the others. Addresses are checked on
 // their way in; this is so that no other way in can have commands injected.
-func (j *job) valid() []int {
-	var to []int
-	for i := range j.Recipients {
+func valid(b *spool.Batch, replies []spool.Reply) (to []int) {
+	for i, n := range b.Recipients {
 		switch {
-		case !j.Message.Sender.IsNull() && badAddress(j.Message.Sender):
-			j.replies[i] = remote{}.local("MAIL", "5.1.7", "the sender's address is not valid")
-		case badAddress(j.recipient(i).Address):
-			j.replies[i] = remote{}.local("RCPT", "5.1.3", "the recipient's address is not valid")
+		case !b.Message.Sender.IsNull() && badAddress(b.Message.Sender):
+			replies[i] = remote{}.local("MAIL", "5.1.7", "the sender's address is not valid")
+		case badAddress(b.Message.Recipients[n].Address):
+			replies[i] = remote{}.local("RCPT", "5.1.3", "the recipient's address is not valid")
 		default:
 			to = append(to, i)
 		}
@@ -113,46 +101,10 @@ func (j *job) valid() []int {
 	return to
 }
 
-// deliver tries an idle connection and then the hosts in order, until every
-// recipient has an answer about itself. It returns the session to release, if
-// one is left.
-func (r *Relay) deliver(ctx context.Context, j *job, to []int) *session {
-	next := 0
-	s := r.takeIdle()
-	if s != nil {
-		s.watch(ctx)
-		v := s.send(j, to)
-		to = v.elsewhere
-		// A connection that the relay ended while it was idle says nothing about
-		// the message, which then goes over a new one.
-		if !v.stale {
-			next = s.at + 1
-		}
+// Close ends the idle connections with QUIT, in 2 s at most, and waits for those
+// that are being ended. No Deliver may be under way.
+func (r *Relay) Close() {
+	for _, p := range r.pools {
+		p.close()
 	}
-	for ; next < len(r.config.Host) && len(to) > 0 && ctx.Err() == nil; next++ {
-		if s != nil {
-			s.end()
-		}
-		var refused *refusal
-		if s, refused = r.open(ctx, next); refused != nil {
-			j.settle(to, refused.Reply)
-			if refused.final {
-				break
-			}
-			continue
-		}
-		to = s.send(j, to).elsewhere
-	}
-	return s
-}
-
-// send runs transactions until no recipient is left for another one. Each takes at
-// least one recipient, so it comes to an end.
-func (s *session) send(j *job, to []int) verdict {
-	v := s.transact(j, to)
-	for len(v.again) > 0 && s.taken < s.most {
-		v = s.transact(j, v.again)
-		v.stale = false
-	}
-	return v
 }

@@ -5,11 +5,8 @@ import (
 	"crypto/tls"
 	"crypto/x509"
 	"errors"
-	"fmt"
-	"net"
-	"os"
-	"strconv"
 	"strings"
+	"sync"
 	"time"
 
 	"postino/config"
@@ -20,128 +17,88 @@ import (
 // answer, and shutdown waits for it.
 const quitWait = 2 * time.Second
 
-// session is one connection to a relay host, ready for MAIL.
+// session is one connection to a peer. open makes it ready for MAIL; from then on
+// two goroutines have it, a writer (writer.go) and a reader (reader.go), and what
+// they share is guarded by the mutex of the pool.
 type session struct {
 	remote
-	g    *guard
+	pool *pool
+	w    *wire
 	ext  extensions
-	at   int    // which of the relay's hosts it is with
 	name string // what we said in EHLO
-	time config.Timeouts
 
-	unwatch func() bool // ends the watch over the context of the attempt
-	taken   int         // messages sent over it
-	most    int         // messages it is good for
-	fate    fate
-	timer   *time.Timer // while idle: the end of it
+	changed *sync.Cond // of pool.mu: anything below has
+	// All below is guarded by pool.mu.
+	ready    bool           // open has come to its end
+	expected []expectation  // replies to come, in order
+	flight   []*transaction // begun and not done with, in order
+	sending  *transaction   // whose content is being written and has no end yet
+	fault    *fault         // why the connection is of no more use
+	served   int            // transactions that the remote has answered to the end
+	taken    int            // transactions begun
+	most     int            // transactions it is good for
+	rcptMax  int            // recipients that the remote takes in one transaction
+	unclean  bool           // RSET must come before the next MAIL
+	leaving  bool           // nothing more is to be begun: QUIT
+	// listening: the writer waits for a job, and nobody has woken it yet.
+	listening bool
+	begun     bool // the writer has a job and no transaction for it yet
+	depth     depth
+	opened    time.Time
+	// hurry: writing has failed, with the error cut; what the remote has said about
+	// it is read until then.
+	hurry  time.Time
+	cut    error
+	cancel context.CancelFunc // ends open
 }
-
-// fate is what is to be done with a session after a transaction.
-type fate int
-
-const (
-	hangUp  fate = iota // close the socket and send nothing more
-	sayQuit             // QUIT is safe; another transaction is not
-	keep                // good for another transaction
-)
 
 // refusal is why no session came about, as a Reply for all recipients.
 type refusal struct {
 	spool.Reply
 	// final: the next host would say the same, since the fault is ours.
 	final bool
+	// broken: the connection is of no use, not even for QUIT.
+	broken bool
 }
 
-// open connects to host and goes as far as MAIL could follow: greeting, EHLO, TLS
-// and AUTH as the configuration wants them. A refusal is of class 4 whatever was
-// said: what happens here is about us, never about a recipient.
-func (r *Relay) open(ctx context.Context, at int) (*session, *refusal) {
-	host := r.config.Host[at]
-	s := &session{at: at, time: r.timeouts, most: r.config.MessagesPerConnection}
-	roots, err := loadRoots(r.config.CAFile)
+// open connects to the peer and goes as far as MAIL could follow: greeting, EHLO,
+// TLS and AUTH as it wants them. A refusal is of class 4 whatever was said: what
+// happens here is about us, never about a recipient. The end of ctx ends it.
+func (s *session) open(ctx context.Context) *refusal {
+	p := s.pool.peer
+	t, err := p.tls()
 	if err != nil {
-		return nil, &refusal{s.local("connect", "4.7.5", err.Error()), true}
+		return &refusal{Reply: s.local("connect", "4.7.5", err.Error()), final: true}
 	}
-	login, refused := r.credentials(ctx)
+	var who *login
+	var refused *refusal
+	if p.login != nil {
+		if who, refused = p.login(ctx); refused != nil {
+			return refused
+		}
+	}
+	socket, refused := p.connect(ctx)
 	if refused != nil {
-		return nil, refused
+		return refused
 	}
-	where := net.JoinHostPort(host, strconv.Itoa(r.config.Port))
-	dialer := net.Dialer{Timeout: time.Duration(r.timeouts.Connect)}
-	socket, err := dialer.DialContext(ctx, "tcp", where)
-	if err != nil {
-		return nil, &refusal{unreachable(where, err), false}
+	stop := context.AfterFunc(ctx, func() { socket.Close() })
+	defer stop()
+	s.host = p.remoteName(socket.RemoteAddr())
+	s.name = ehloName(p.hello, socket.LocalAddr())
+	s.w = newWire(socket, socket)
+	refused = s.secure(ctx, p.policy, t)
+	if refused == nil && who != nil {
+		refused = s.authenticate(p.method, who)
 	}
-	s.host = remoteName(host, socket.RemoteAddr())
-	s.name = ehloName(r.hostname, socket.LocalAddr())
-	s.g = newGuard(socket, socket, time.Duration(r.timeouts.Command))
-	s.watch(ctx)
-	refused = s.secure(ctx, r.config.TLS, &tls.Config{
-		ServerName: strings.TrimSuffix(host, "."),
-		RootCAs:    roots,
-		MinVersion: uint16(r.config.TLSMin), // zero is crypto/tls's own minimum, 1.2
-	})
-	if refused == nil && login != nil {
-		refused = s.authenticate(r.config.Auth, login)
+	if refused == nil {
+		if err := s.w.unread(); err != nil {
+			refused = s.failed("MAIL", err)
+		}
 	}
 	if refused != nil {
 		s.abandon(refused)
-		return nil, refused
 	}
-	if n := s.ext.limit("MAILMAX"); n > 0 {
-		s.most = min(s.most, n)
-	}
-	return s, nil
-}
-
-// remoteName is the remote as a Reply names it.
-func remoteName(host string, addr net.Addr) string {
-	ip, port, err := net.SplitHostPort(addr.String())
-	if err != nil {
-		return host
-	}
-	return fmt.Sprintf("%s[%s]:%s", host, ip, port)
-}
-
-// unreachable is the Reply to an error of dialing where (RFC 3463 §3.5).
-func unreachable(where string, err error) spool.Reply {
-	status := "4.4.1"
-	var dns *net.DNSError
-	var op *net.OpError
-	if errors.As(err, &op) {
-		err = op.Err // without the address, which where says
-	}
-	if errors.As(err, &dns) {
-		status = "4.4.3"
-		if dns.IsNotFound {
-			status = "4.4.4"
-		}
-	}
-	return remote{}.local("connect", status, "cannot connect to "+where+": "+err.Error())
-}
-
-// loadRoots reads the certificates to trust; nil, for an empty path, is the
-// system's. It is read for each connection so that a mended file needs no restart.
-func loadRoots(path string) (*x509.CertPool, error) {
-	if path == "" {
-		return nil, nil
-	}
-	pem, err := os.ReadFile(path)
-	if err != nil {
-		return nil, fmt.Errorf("relay.ca_file: %w", err)
-	}
-	roots := x509.NewCertPool()
-	if !roots.AppendCertsFromPEM(pem) {
-		return nil, fmt.Errorf("relay.ca_file: %s holds no certificate: write them in PEM", path)
-	}
-	return roots, nil
-}
-
-// watch makes the end of ctx close the socket, which ends any wait at once. The
-// watch over an earlier context must have ended.
-func (s *session) watch(ctx context.Context) {
-	socket := s.g.socket
-	s.unwatch = context.AfterFunc(ctx, func() { socket.Close() })
+	return refused
 }
 
 // secure speaks greeting, EHLO and STARTTLS as policy wants.
@@ -169,7 +126,7 @@ func (s *session) secure(ctx context.Context, policy config.TLSPolicy, t *tls.Co
 		// Not offered may mean that somebody in between took the offer away
 		// (RFC 3207 §6): nothing is sent then, least of all credentials.
 		if !s.ext.has("STARTTLS") {
-			return &refusal{s.local("STARTTLS", "4.7.4", `STARTTLS is not offered: mail waits; if the relay has no TLS, set relay.tls = "none"`), false}
+			return &refusal{Reply: s.local("STARTTLS", "4.7.4", `STARTTLS is not offered: mail waits; if the relay has no TLS, set relay.tls = "none"`)}
 		}
 	}
 	return s.startTLS(ctx, policy, t)
@@ -179,7 +136,7 @@ func (s *session) secure(ctx context.Context, policy config.TLSPolicy, t *tls.Co
 // forgotten (RFC 3207 §4.2). Under the opportunistic policy a remote that
 // declines is spoken to in plaintext.
 func (s *session) startTLS(ctx context.Context, policy config.TLSPolicy, t *tls.Config) *refusal {
-	a, err := s.g.command("STARTTLS", time.Duration(s.time.Command))
+	a, err := s.w.command("STARTTLS", time.Duration(s.pool.peer.time.Command))
 	switch {
 	case err != nil:
 		return s.failed("STARTTLS", err)
@@ -191,8 +148,7 @@ func (s *session) startTLS(ctx context.Context, policy config.TLSPolicy, t *tls.
 	}
 	// Plaintext behind the answer was put there to be read as if it came under
 	// TLS. What comes later breaks the handshake.
-	if s.g.in.Buffered() > 0 {
-		s.g.err = errUnasked
+	if s.w.in.Buffered() > 0 {
 		return s.failed("STARTTLS", errUnasked)
 	}
 	if refused := s.handshake(ctx, t); refused != nil {
@@ -201,20 +157,20 @@ func (s *session) startTLS(ctx context.Context, policy config.TLSPolicy, t *tls.
 	return s.hello()
 }
 
-// handshake puts TLS over the socket and a new guard over TLS.
+// handshake puts TLS over the socket and a new wire over TLS.
 func (s *session) handshake(ctx context.Context, t *tls.Config) *refusal {
-	ctx, cancel := context.WithTimeout(ctx, time.Duration(s.time.Command))
+	ctx, cancel := context.WithTimeout(ctx, time.Duration(s.pool.peer.time.Command))
 	defer cancel()
-	conn := tls.Client(s.g.socket, t)
+	conn := tls.Client(s.w.socket, t)
 	if err := conn.HandshakeContext(ctx); err != nil {
 		var certificate *tls.CertificateVerificationError
 		switch {
 		case errors.As(err, &certificate):
-			return &refusal{s.local("TLS", "4.7.5", "certificate of "+t.ServerName+" not accepted: "+err.Error()), false}
+			return &refusal{Reply: s.local("TLS", "4.7.5", "certificate of "+t.ServerName+" not accepted: "+err.Error())}
 		case lost(err):
 			return s.failed("TLS", err)
 		}
-		return &refusal{s.local("TLS", "4.7.4", "TLS handshake: "+err.Error()), false}
+		return &refusal{Reply: s.local("TLS", "4.7.4", "TLS handshake: "+err.Error())}
 	}
 	state := conn.ConnectionState()
 	s.tls = strings.ReplaceAll(tls.VersionName(state.Version), " ", "")
@@ -223,7 +179,7 @@ func (s *session) handshake(ctx context.Context, t *tls.Config) *refusal {
 	} else {
 		s.tls += " unverified"
 	}
-	s.g = newGuard(conn, s.g.socket, s.g.patience)
+	s.w = newWire(conn, s.w.socket)
 	return nil
 }
 
@@ -245,10 +201,7 @@ func verified(state tls.ConnectionState, t *tls.Config) bool {
 }
 
 func (s *session) greeting() *refusal {
-	if err := s.g.SetDeadline(time.Now().Add(time.Duration(s.time.Greeting))); err != nil {
-		return s.failed("greeting", err)
-	}
-	a, err := s.g.answer()
+	a, err := s.w.await(time.Now().Add(time.Duration(s.pool.peer.time.Greeting)))
 	switch {
 	case err != nil:
 		return s.failed("greeting", err)
@@ -258,24 +211,32 @@ func (s *session) greeting() *refusal {
 	return nil
 }
 
-// hello says EHLO, or HELO to a remote that refuses it (RFC 5321 §3.2).
+// hello says EHLO, or HELO to a remote that refuses it (RFC 5321 §3.2), or LHLO,
+// for which there is nothing older (RFC 2033 §4.1).
 func (s *session) hello() *refusal {
-	a, err := s.g.command("EHLO "+s.name, time.Duration(s.time.Command))
+	verb := "EHLO"
+	if s.pool.peer.lmtp {
+		verb = "LHLO"
+	}
+	timeout := time.Duration(s.pool.peer.time.Command)
+	a, err := s.w.command(verb+" "+s.name, timeout)
 	switch {
 	case err != nil:
-		return s.failed("EHLO", err)
+		return s.failed(verb, err)
 	case a.code == 250:
 		s.ext = parseEHLO(a)
 		return nil
-	case a.code/100 != 5:
-		return s.refused("EHLO", a)
+	case a.code/100 != 5 || verb == "LHLO":
+		return s.refused(verb, a)
 	}
 	first := a
 	s.ext = nil
-	a, err = s.g.command("HELO "+s.name, time.Duration(s.time.Command))
+	a, err = s.w.command("HELO "+s.name, timeout)
 	switch {
 	case err != nil:
-		return s.refused("EHLO", first) // says more than a closed connection
+		refused := s.refused("EHLO", first) // says more than a closed connection
+		refused.broken = true
+		return refused
 	case a.code != 250:
 		return s.refused("HELO", a)
 	}
@@ -284,48 +245,23 @@ func (s *session) hello() *refusal {
 
 // failed is the refusal made of an error of the connection.
 func (s *session) failed(command string, err error) *refusal {
-	return &refusal{s.broken(command, err), false}
+	return &refusal{Reply: s.broken(command, err), broken: true}
 }
 
 // refused is the refusal made of a remote's reply. A positive one in this place
 // is not what was asked for.
 func (s *session) refused(command string, a answer) *refusal {
 	if a.code < 400 {
-		return &refusal{s.misplaced(command, a), false}
+		return &refusal{Reply: s.misplaced(command, a)}
 	}
-	return &refusal{temporary(s.judge(command, a)), false}
+	return &refusal{Reply: temporary(s.judge(command, a))}
 }
 
 // abandon ends a session that came to nothing: with QUIT while the remote
 // understands us, else by closing the socket.
 func (s *session) abandon(why *refusal) {
-	if why.Command != "TLS" && why.Code != 421 && s.g.err == nil {
-		s.quit()
-		return
+	if why.Command != "TLS" && why.Code != 421 && !why.broken {
+		s.w.command("QUIT", quitWait)
 	}
-	s.close()
-}
-
-// end ends the session as its fate allows.
-func (s *session) end() {
-	if s.fate == hangUp {
-		s.close()
-		return
-	}
-	s.quit()
-}
-
-// quit ends the session in order, in 2 s at most. It must not be called while
-// content is unfinished.
-func (s *session) quit() {
-	s.g.patience = quitWait
-	s.g.until = time.Time{}
-	s.g.command("QUIT", quitWait)
-	s.close()
-}
-
-// close closes the socket, TLS or not: nothing more is written.
-func (s *session) close() {
-	s.unwatch()
-	s.g.socket.Close()
+	s.w.socket.Close()
 }

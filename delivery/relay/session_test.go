@@ -10,7 +10,6 @@ import (
 	"slices"
 	"strings"
 	"testing"
-	"time"
 
 	"postino/config"
 	"postino/delivery/relay/relaytest"
@@ -202,7 +201,7 @@ func (w wiretap) Write(p []byte) (int, error) { return w.sent.Write(p) }
 
 func TestNoCredentialsInPlaintext(t *testing.T) {
 	conn := wiretap{speech{strings.NewReader("235 fine\r\n")}, &strings.Builder{}}
-	s := &session{g: newGuard(conn, conn, time.Second), ext: extensions{"AUTH": "PLAIN LOGIN"}, time: patient()}
+	s := &session{w: newWire(conn, conn), ext: extensions{"AUTH": "PLAIN LOGIN"}, pool: newPool(&peer{time: patient()}, 1, 1, config.Rate{})}
 	refused := s.authenticate(config.AuthAuto, &login{"u", password})
 	if refused == nil || conn.sent.Len() != 0 {
 		t.Fatalf("got %v after sending %q, want a refusal and nothing sent", refused, conn.sent)
@@ -248,14 +247,18 @@ func TestParameters(t *testing.T) {
 		{"size 0", []string{"SIZE 0"}, func(*spool.Message) {}, want{"2", 250, "dot", ""}, `MAIL FROM:<s@sender\.test> SIZE=22`, ""},
 		{"size of words", []string{"SIZE lots"}, func(*spool.Message) {}, want{"2", 250, "dot", ""}, `MAIL FROM:<s@sender\.test>`, ""},
 		{"too large", []string{"SIZE 21"}, func(*spool.Message) {}, want{"5.3.4", 0, "MAIL", "22 octets"}, "", ""},
-		{"utf8", []string{"SMTPUTF8"}, func(m *spool.Message) { m.UTF8 = true }, want{"2", 250, "dot", ""}, `MAIL FROM:<s@sender\.test> SMTPUTF8`, ""},
+		{"utf8", []string{"SMTPUTF8"}, func(m *spool.Message) { m.UTF8, m.EightBit = true, true }, want{"2", 250, "dot", ""}, `MAIL FROM:<s@sender\.test> SMTPUTF8`, ""},
 		{"utf8 by address", []string{"SMTPUTF8"}, func(m *spool.Message) { m.Recipients[0].Address.Local = "ü" }, want{"2", 250, "dot", ""}, `MAIL FROM:<s@sender\.test> SMTPUTF8`, `RCPT TO:<ü@x\.test>`},
-		{"utf8, not offered", []string{}, func(m *spool.Message) { m.UTF8 = true }, want{"5.6.7", 0, "MAIL", "SMTPUTF8"}, "", ""},
-		{"utf8 by address, not offered", []string{}, func(m *spool.Message) { m.Recipients[0].Address.Local = "ü" }, want{"5.6.7", 0, "MAIL", ""}, "", ""},
+		{"utf8 of no consequence, not offered", []string{}, func(m *spool.Message) { m.UTF8 = true }, want{"2", 250, "dot", ""}, `MAIL FROM:<s@sender\.test>`, ""},
+		{"utf8 by sender, not offered", []string{}, func(m *spool.Message) { m.Sender.Local = "ü" }, want{"5.6.7", 0, "MAIL", "sender"}, "", ""},
+		{"domain in A-labels", []string{}, func(m *spool.Message) {
+			m.UTF8, m.Sender.Domain, m.Recipients[0].Address.Domain = true, "straße.test", "Bücher.test"
+		}, want{"2", 250, "dot", ""}, `MAIL FROM:<s@xn--strae-oqa\.test>`, `RCPT TO:<a@xn--bcher-kva\.test>`},
+		{"utf8 by address, not offered", []string{}, func(m *spool.Message) { m.Recipients[0].Address.Local = "ü" }, want{"5.6.7", 0, "RCPT", ""}, "", ""},
 		{"dsn", []string{"DSN"}, func(m *spool.Message) {
 			m.Return, m.EnvelopeID = "HDRS", "a+b"
 			m.Recipients[0].Notify, m.Recipients[0].Original = []string{"SUCCESS", "FAILURE"}, "rfc822;o@x.test"
-		}, want{"2", 250, "dot", ""}, `MAIL FROM:<s@sender\.test> RET=HDRS ENVID=a\+2Bb`, `RCPT TO:<a@x\.test> NOTIFY=SUCCESS,FAILURE ORCPT=RFC822;o@x\.test`},
+		}, want{"2", 250, "dot", ""}, `MAIL FROM:<s@sender\.test> RET=HDRS ENVID=a\+2Bb`, `RCPT TO:<a@x\.test> NOTIFY=SUCCESS,FAILURE ORCPT=rfc822;o@x\.test`},
 		{"dsn, not offered", []string{}, func(m *spool.Message) {
 			m.Return, m.EnvelopeID = "HDRS", "ab"
 			m.Recipients[0].Notify = []string{"NEVER"}

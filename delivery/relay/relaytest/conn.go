@@ -7,6 +7,7 @@ import (
 	"encoding/base64"
 	"io"
 	"net"
+	"strconv"
 	"strings"
 	"time"
 )
@@ -24,6 +25,7 @@ type conn struct {
 	user   string
 	from   *string
 	to     []string
+	chunks []byte // of BDAT, so far
 }
 
 func (r Rule) fits(at, line string, n, conn int) bool {
@@ -54,7 +56,7 @@ func (c *conn) run() {
 // command answers one command; false ends the connection.
 func (c *conn) command(verb, arg, line string) bool {
 	switch verb {
-	case "EHLO":
+	case "EHLO", "LHLO":
 		return c.ehlo(line)
 	case "STARTTLS":
 		code, ok := c.say(verb, line, "220 2.0.0 go ahead")
@@ -81,11 +83,17 @@ func (c *conn) command(verb, arg, line string) bool {
 	case "DATA":
 		code, ok := c.say(verb, line, "354 go")
 		return ok && (code != "354" || c.content())
+	case "BDAT":
+		return c.chunk(arg)
 	case "QUIT":
 		c.leave()
 		c.say(verb, line, "221 2.0.0 bye")
 		return false
-	case "HELO", "NOOP", "RSET":
+	case "RSET":
+		c.from, c.to, c.chunks = nil, nil, nil
+		_, ok := c.say(verb, line, "250 2.0.0 ok")
+		return ok
+	case "HELO", "NOOP":
 		_, ok := c.say(verb, line, "250 2.0.0 ok")
 		return ok
 	}
@@ -214,24 +222,71 @@ func (c *conn) content() bool {
 		}
 		data.Write(bytes.TrimPrefix(line, []byte(".")))
 	}
+	return c.end(data.Bytes())
+}
+
+// chunk reads a chunk (RFC 3030 §2). Like a server it wants a recipient first.
+func (c *conn) chunk(arg string) bool {
+	size, last, _ := strings.Cut(arg, " ")
+	n, err := strconv.Atoi(size)
+	if err != nil || n < 0 || n > maxChunk {
+		return c.write("501 5.5.4 syntax")
+	}
+	if r := c.server.rule(c, "body", ""); r != (Rule{}) {
+		if _, err := io.CopyN(io.Discard, c.in, int64(min(n, r.After))); err != nil {
+			return false
+		}
+		code, ok := c.answer(r, "")
+		if !ok || code != "" {
+			return false
+		}
+		n -= r.After
+	}
+	chunk := make([]byte, n)
+	if _, err := io.ReadFull(c.in, chunk); err != nil {
+		return false
+	}
+	if c.from == nil || len(c.to) == 0 {
+		return c.write("503 5.5.1 no recipients")
+	}
+	c.chunks = append(c.chunks, chunk...)
+	if !strings.EqualFold(last, "LAST") {
+		_, ok := c.say("BDAT", "BDAT "+arg, "250 2.0.0 ok")
+		return ok
+	}
+	data := c.chunks
+	c.chunks = nil
+	return c.end(data)
+}
+
+// end takes a message and answers its end.
+func (c *conn) end(data []byte) bool {
 	// It is on record before the client can know.
 	end := c.server.rule(c, "dot", "")
 	const usual = "250 2.0.0 Ok: queued as Q1"
-	if strings.HasPrefix(end.text(usual), "2") && c.from != nil {
+	if strings.HasPrefix(end.text(usual), "2") && c.from != nil && len(c.to) > 0 {
 		c.server.mu.Lock()
-		c.server.messages = append(c.server.messages, Message{*c.from, c.to, data.Bytes(), c.number, c.user, c.tls})
+		c.server.messages = append(c.server.messages, Message{*c.from, c.to, data, c.number, c.user, c.tls})
 		c.server.mu.Unlock()
 	}
-	_, ok := c.answer(end, usual)
-	c.from, c.to = nil, nil
-	if !ok {
-		return false
+	replies := 1
+	if c.server.options.LMTP {
+		replies = len(c.to)
 	}
+	for range replies {
+		if _, ok := c.answer(end, usual); !ok {
+			return false
+		}
+		if c.server.options.LMTP {
+			end = c.server.rule(c, "dot", "")
+		}
+	}
+	c.from, c.to = nil, nil
 	r := c.server.rule(c, "idle", "")
 	if r == (Rule{}) {
 		return true
 	}
-	_, ok = c.answer(r, "")
+	_, ok := c.answer(r, "")
 	return ok
 }
 
@@ -275,6 +330,9 @@ func (c *conn) answer(r Rule, usual string) (string, bool) {
 	case <-c.server.stop:
 		return "", false
 	}
+	if r.At == "dot" {
+		c.lookAhead()
+	}
 	text := r.text(usual)
 	ok := true
 	switch {
@@ -295,6 +353,22 @@ func (c *conn) answer(r Rule, usual string) (string, bool) {
 		ok = false
 	}
 	return text[:min(3, len(text))], ok
+}
+
+// lookAhead counts the commands that are there already.
+func (c *conn) lookAhead() {
+	c.rw.SetReadDeadline(time.Now().Add(time.Millisecond))
+	c.in.Peek(c.in.Size()) // fills the buffer with what is there
+	there, _ := c.in.Peek(c.in.Buffered())
+	n := 0
+	for line := range bytes.Lines(there) {
+		if verb, _, _ := bytes.Cut(line, []byte(" ")); len(verb) == 4 && strings.Contains("MAIL RCPT BDAT", string(verb)) {
+			n++
+		}
+	}
+	c.server.mu.Lock()
+	defer c.server.mu.Unlock()
+	c.server.ahead = max(c.server.ahead, n)
 }
 
 func (c *conn) write(text string) bool {

@@ -18,6 +18,9 @@ import (
 // instead of hanging it.
 const patience = 20 * time.Second
 
+// maxChunk is the largest chunk taken, in octets: more is a broken client.
+const maxChunk = 64 << 20
+
 // TLS is how a Server offers TLS.
 type TLS int
 
@@ -53,9 +56,10 @@ const (
 // Rule changes what the server does at one place. The first one that fits is
 // taken.
 type Rule struct {
-	// At: greeting, tls (before the handshake), EHLO, HELO, STARTTLS, AUTH,
-	// AUTHRESP (a line of an AUTH dialogue), MAIL, RCPT, DATA, body, dot, QUIT, and
-	// idle (after the answer to dot).
+	// At: greeting, tls (before the handshake), EHLO (LHLO too), HELO, STARTTLS,
+	// AUTH, AUTHRESP (a line of an AUTH dialogue), MAIL, RCPT, DATA, body, BDAT (a
+	// chunk that is not the last), dot (the last one too; by LMTP once for each
+	// recipient), RSET, QUIT, and idle (after the answer to dot).
 	At string
 	// N is which time on a connection it applies, from 1; 0 is always. Conn is on
 	// which connection, likewise. Arg must be part of the command line.
@@ -83,6 +87,8 @@ type Options struct {
 	// Users are the passwords by user name; with any, MAIL wants AUTH first.
 	Users map[string]string
 	Rules []Rule
+	// LMTP has the end of a message answered once for each recipient.
+	LMTP bool
 	// Listen is the address to listen on, on this machine's loopback; empty means
 	// 127.0.0.1 and a free port.
 	Listen string
@@ -115,6 +121,7 @@ type Server struct {
 	peak     int
 	commands []string
 	messages []Message
+	ahead    int
 }
 
 // New starts a server, which ends with the test.
@@ -194,6 +201,14 @@ func (s *Server) Parallel() int {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.peak
+}
+
+// Ahead is how many lines with MAIL, RCPT and BDAT were there, at most, before the
+// reply to an end of content was sent.
+func (s *Server) Ahead() int {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.ahead
 }
 
 func (s *Server) serve() {

@@ -1,0 +1,79 @@
+package relay
+
+import (
+	"errors"
+
+	"postino/spool"
+)
+
+// errMisplaced is a reply of a class that its command cannot have.
+var errMisplaced = errors.New("a reply out of place")
+
+// bury settles what a session had under way when it ended. Only a message whose
+// end has left this machine may have been taken by the remote (RFC 1047): that
+// one is in doubt, and no other host is asked. Of the others nothing can have been
+// taken.
+func (s *session) bury() {
+	f := s.fault
+	expected, flight := s.expected, s.flight
+	s.expected, s.flight = nil, nil
+	for n, t := range flight {
+		t.content.close()
+		for _, r := range t.again {
+			t.settle([]int{r.at}, r.reply)
+		}
+		step := stepMail
+		for _, e := range expected {
+			if e.t == t {
+				step = e.step
+				break
+			}
+		}
+		if t == s.sending || len(expected) == 0 {
+			step = stepData
+		}
+		undecided := t.undecided()
+		switch {
+		case len(undecided) == 0:
+		case t == s.sending && f.said != nil && f.said.code != 421:
+			t.settle(undecided, s.judgeMail(stepData, *f.said))
+		case s.inDoubt(t):
+			reply := s.lost(stepDot)
+			reply.Code = 0
+			reply.Text = spool.CleanText("the message may have been delivered: " + reply.Text)
+			reply.Maybe = true
+			t.settle(undecided, reply)
+		case s.untouched(n, t):
+			s.pool.put(&job{delivery: t.delivery, to: t.to, moved: true}, true)
+		default:
+			t.pass(undecided, s.lost(step))
+		}
+	}
+}
+
+// lost is the Reply to what waited for a reply to step.
+func (s *session) lost(step string) spool.Reply {
+	switch f := s.fault; {
+	case f.said == nil:
+		return s.broken(step, f.err)
+	case errors.Is(f.err, errMisplaced):
+		return s.misplaced(step, *f.said)
+	default:
+		return s.judgeMail(step, *f.said)
+	}
+}
+
+// inDoubt reports whether the remote may have taken t. One that announces the end
+// of the session has not: what came after the command that it answered so is lost.
+func (s *session) inDoubt(t *transaction) bool {
+	announced := s.fault.said != nil && s.fault.said.code == 421
+	return !announced && t.end > 0 && s.w.written.Load() >= t.end
+}
+
+// untouched reports whether t, the nth under way, is good for a try on another
+// connection: the remote has not looked at it, and there is a reason to think that
+// this was the connection's fault. A connection that ends between two messages is
+// replaced, and nobody notices.
+func (s *session) untouched(n int, t *transaction) bool {
+	return !t.mailed && !t.moved && (n > 0 || s.served > 0 || crowded(s.fault.said) && s.pool.working() > 0)
+}

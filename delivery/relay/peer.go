@@ -1,0 +1,121 @@
+package relay
+
+import (
+	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"strconv"
+	"strings"
+	"time"
+
+	"postino/config"
+	"postino/spool"
+)
+
+// peer is a server and how to open a session with it: all that the engine has to
+// know before the first octet. What finds a peer, be it a configured host or MX
+// records, makes one and a pool for it.
+type peer struct {
+	// host names the server in TLS and in Replies; address is where it listens on
+	// network, which is "tcp" or "unix".
+	network, address, host string
+	lmtp                   bool // LMTP (RFC 2033) instead of SMTP
+
+	policy config.TLSPolicy
+	tlsMin config.TLSVersion
+	caFile string // read for each connection; empty means the system's roots
+
+	// login fetches the credentials for each connection, by method; nil, or a nil
+	// login, goes without.
+	login  func(context.Context) (*login, *refusal)
+	method config.AuthMethod
+
+	hello string // our name in EHLO; see ehloName
+	time  config.Timeouts
+	// dial connects; nil dials address.
+	dial func(ctx context.Context) (net.Conn, error)
+}
+
+// peer is the host at that place of the relay's list.
+func (r *Relay) peer(at int) *peer {
+	host := r.config.Host[at]
+	return &peer{
+		network: "tcp", address: net.JoinHostPort(host, strconv.Itoa(r.config.Port)), host: host,
+		policy: r.config.TLS, tlsMin: r.config.TLSMin, caFile: r.config.CAFile,
+		login: r.credentials, method: r.config.Auth, hello: r.hostname, time: r.timeouts,
+	}
+}
+
+// connect opens the socket.
+func (p *peer) connect(ctx context.Context) (net.Conn, *refusal) {
+	dial := p.dial
+	if dial == nil {
+		dialer := net.Dialer{Timeout: time.Duration(p.time.Connect)}
+		dial = func(ctx context.Context) (net.Conn, error) { return dialer.DialContext(ctx, p.network, p.address) }
+	}
+	socket, err := dial(ctx)
+	if err != nil {
+		return nil, &refusal{Reply: unreachable(p.address, err)}
+	}
+	return socket, nil
+}
+
+// tls is the TLS configuration for one connection.
+func (p *peer) tls() (*tls.Config, error) {
+	roots, err := loadRoots(p.caFile)
+	if err != nil {
+		return nil, err
+	}
+	return &tls.Config{
+		ServerName: strings.TrimSuffix(p.host, "."),
+		RootCAs:    roots,
+		MinVersion: uint16(p.tlsMin), // zero is crypto/tls's own minimum, 1.2
+	}, nil
+}
+
+// remoteName is the remote as a Reply names it: "name[address]:port".
+func (p *peer) remoteName(addr net.Addr) string {
+	ip, port, err := net.SplitHostPort(addr.String())
+	if err != nil {
+		return p.host
+	}
+	return fmt.Sprintf("%s[%s]:%s", p.host, ip, port)
+}
+
+// unreachable is the Reply to an error of dialing where (RFC 3463 §3.5).
+func unreachable(where string, err error) spool.Reply {
+	status := "4.4.1"
+	var dns *net.DNSError
+	var op *net.OpError
+	if errors.As(err, &op) {
+		err = op.Err // without the address, which where says
+	}
+	if errors.As(err, &dns) {
+		status = "4.4.3"
+		if dns.IsNotFound {
+			status = "4.4.4"
+		}
+	}
+	return remote{}.local("connect", status, "cannot connect to "+where+": "+err.Error())
+}
+
+// loadRoots reads the certificates to trust; nil, for an empty path, is the
+// system's. It is read for each connection so that a mended file needs no restart.
+func loadRoots(path string) (*x509.CertPool, error) {
+	if path == "" {
+		return nil, nil
+	}
+	pem, err := os.ReadFile(path)
+	if err != nil {
+		return nil, fmt.Errorf("relay.ca_file: %w", err)
+	}
+	roots := x509.NewCertPool()
+	if !roots.AppendCertsFromPEM(pem) {
+		return nil, fmt.Errorf("relay.ca_file: %s holds no certificate: write them in PEM", path)
+	}
+	return roots, nil
+}
