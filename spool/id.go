@@ -61,6 +61,9 @@ func ParseSubmissionName(name string) (SubmissionID, error) {
 	return id, err
 }
 
+// Name is the EHLO name that carries id: what ParseSubmissionName reads.
+func (id SubmissionID) Name() string { return id.String() + submissionDomain }
+
 // QueueID is the queue ID that the submission proposes; the runner keeps it
 // unless it is taken or not a time near now.
 func (id SubmissionID) QueueID() ID {

@@ -1,13 +1,12 @@
 package submit
 
 import (
+	"cmp"
 	"context"
-	"encoding/hex"
 	"errors"
 	"fmt"
 	"io"
 	"io/fs"
-	"net"
 	"os"
 	"path/filepath"
 	"slices"
@@ -35,6 +34,8 @@ const (
 	dropInterval = 10 * time.Second
 	// dropLeftover is the age at which an unfinished or rejected file is removed.
 	dropLeftover = spool.SubmissionAge
+	// sweepInterval is how often such files are looked for: there may be many.
+	sweepInterval = time.Hour
 
 	rejectedPrefix  = "rejected."
 	temporaryPrefix = "tmp."
@@ -43,15 +44,25 @@ const (
 // Drops takes drop files until ctx ends: those that are there, then each one as
 // it arrives.
 func (srv *Server) Drops(ctx context.Context) error {
-	dir := filepath.Join(srv.spool.Dir(), spool.DropDir)
-	notices, stop := watch(ctx, dir)
+	d := newDropDir(srv)
+	notices, stop := watch(ctx, d.path)
 	defer stop()
-	d := &dropDir{srv: srv, path: dir, reported: make(map[string]bool)}
 	tick := time.NewTicker(dropInterval)
 	defer tick.Stop()
 	for {
+		began, before := time.Now(), d.taken.Load()
 		if err := d.scan(ctx); err != nil {
 			srv.log.Error("drop directory not read", "err", err)
+		}
+		rest := time.Duration(0)
+		if d.taken.Load() == before {
+			// Whoever makes names there for nothing has half of our time at most.
+			rest = min(time.Since(began), dropInterval)
+		}
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-time.After(rest):
 		}
 		select {
 		case <-ctx.Done():
@@ -63,74 +74,101 @@ func (srv *Server) Drops(ctx context.Context) error {
 }
 
 // ScanDrops takes the drop files that are there now.
-func (srv *Server) ScanDrops(ctx context.Context) error {
-	d := &dropDir{srv: srv, path: filepath.Join(srv.spool.Dir(), spool.DropDir), reported: make(map[string]bool)}
-	return d.scan(ctx)
-}
+func (srv *Server) ScanDrops(ctx context.Context) error { return newDropDir(srv).scan(ctx) }
 
 // DropsWaiting reports whether there are drop files in a spool directory.
 func DropsWaiting(spoolDir string) (bool, error) {
-	dir, err := os.Open(filepath.Join(spoolDir, spool.DropDir))
+	found := false
+	err := readDir(filepath.Join(spoolDir, spool.DropDir), func(entries []fs.DirEntry) bool {
+		found = slices.ContainsFunc(entries, func(e fs.DirEntry) bool {
+			_, ok := dropID(e.Name())
+			return ok && e.Type().IsRegular()
+		})
+		return !found
+	})
+	return found, err
+}
+
+// readDir calls f with some entries of a directory at a time, in the order of their
+// names, until it returns false.
+func readDir(path string, f func([]fs.DirEntry) bool) error {
+	dir, err := os.Open(path)
 	if err != nil {
-		return false, err
+		return err
 	}
 	defer dir.Close()
 	for {
-		names, err := dir.Readdirnames(dropBatch)
-		if slices.ContainsFunc(names, isDropName) {
-			return true, nil
-		}
-		if err == io.EOF {
-			return false, nil
+		entries, err := dir.ReadDir(dropBatch)
+		slices.SortFunc(entries, func(a, b fs.DirEntry) int { return strings.Compare(a.Name(), b.Name()) })
+		if len(entries) > 0 && !f(entries) || err == io.EOF {
+			return nil
 		}
 		if err != nil {
-			return false, err
+			return err
 		}
 	}
 }
 
 type dropDir struct {
-	srv  *Server
-	path string
-	// reported holds the names of which something was said, so that it is said
-	// once. It never grows beyond what is in the directory.
-	reported map[string]bool
-	full     bool // there was no room when last looked
+	srv   *Server
+	path  string
+	taken atomic.Int64 // counts the files that are gone from here
+	swept time.Time    // when leftovers were last looked for
+	left  leftFiles
+	full  bool // there was no room when last looked
+}
+
+func newDropDir(srv *Server) *dropDir {
+	return &dropDir{srv: srv, path: filepath.Join(srv.spool.Dir(), spool.DropDir), left: leftFiles{log: srv.log}}
 }
 
 func (d *dropDir) scan(ctx context.Context) error {
 	if d.waits() {
 		return nil
 	}
-	dir, err := os.Open(d.path)
-	if err != nil {
-		return err
+	sweep := time.Since(d.swept) > sweepInterval
+	if sweep {
+		d.swept = time.Now()
 	}
-	defer dir.Close()
-	var present []string
-	for ctx.Err() == nil {
-		names, err := dir.Readdirnames(dropBatch)
-		if len(names) > 0 {
-			slices.Sort(names) // the names begin with the time
-			d.takeAll(ctx, names)
-			for _, n := range names {
-				if d.reported[n] {
-					present = append(present, n)
-				}
+	d.left.begin()
+	defer d.left.end()
+	return readDir(d.path, func(entries []fs.DirEntry) bool {
+		var names []string // which begin with the time
+		for _, e := range entries {
+			if d.isDrop(e, sweep) && !d.left.waits(e.Name()) {
+				names = append(names, e.Name())
 			}
 		}
-		if err == io.EOF {
-			break
+		d.takeAll(ctx, names)
+		return ctx.Err() == nil
+	})
+}
+
+// isDrop reports whether something in the directory may be a drop file, and sees to
+// it if it is none.
+func (d *dropDir) isDrop(e fs.DirEntry, sweep bool) bool {
+	name := e.Name()
+	_, named := dropID(name)
+	switch {
+	case e.IsDir():
+		// It may hold anything, and what is in there is not ours to remove.
+		d.left.note(name, errors.New("a directory: remove it"))
+	case named && e.Type().IsRegular():
+		return true
+	case named:
+		d.left.note(name, d.setAside(name, "not a regular file"))
+	case strings.HasPrefix(name, rejectedPrefix), strings.HasPrefix(name, temporaryPrefix):
+		if sweep {
+			d.left.note(name, d.removeOld(name))
 		}
-		if err != nil {
-			return err
+	default:
+		err := errors.New("not the name of a drop file: remove it")
+		if sweep {
+			err = cmp.Or(d.removeOld(name), err)
 		}
+		d.left.note(name, err)
 	}
-	clear(d.reported)
-	for _, n := range present {
-		d.reported[n] = true
-	}
-	return nil
+	return false
 }
 
 // waits reports whether there is no room to take anything in, and says so once.
@@ -167,10 +205,7 @@ func (d *dropDir) takeAll(ctx context.Context, names []string) {
 		wg.Wait()
 	}()
 	for p := range problems {
-		if !d.reported[p.name] {
-			d.reported[p.name] = true
-			d.srv.log.Warn("drop file left", "file", p.name, "err", p.err)
-		}
+		d.left.note(p.name, p.err)
 	}
 }
 
@@ -179,92 +214,21 @@ type problem struct {
 	err  error
 }
 
-// take stores one drop file and removes it. An error means that it stays.
-func (d *dropDir) take(ctx context.Context, name string) error {
-	switch {
-	case strings.HasPrefix(name, rejectedPrefix), strings.HasPrefix(name, temporaryPrefix):
-		return d.removeOld(name)
-	case !isDropName(name):
-		return errors.New("not the name of a drop file: remove it")
-	}
-	f, info, err := openDrop(filepath.Join(d.path, name))
-	if errors.Is(err, fs.ErrNotExist) {
-		return nil // its owner took it back
-	}
-	if err != nil {
-		return err
-	}
-	defer f.Close()
-	c := &dropConn{r: io.LimitReader(f, maxDropSize), done: make(chan struct{})}
-	sc := newConn(c, spool.Origin{Via: spool.ViaDrop, UID: int(info.Uid)}, 0)
-	sc.arrived = time.Unix(info.Ctim.Unix())
-	if !d.srv.drops.pass(sc) {
-		return nil // shutting down
-	}
-	select {
-	case <-c.done:
-	case <-ctx.Done():
-		c.stop.Store(true)
-		<-c.done
-		if sc.committed == 0 {
-			return nil // it is there at the next start
-		}
-	}
-	switch {
-	case sc.committed != 0:
-		crashpoint.Here("taken.unlink.before")
-		err := os.Remove(filepath.Join(d.path, name))
-		crashpoint.Here("taken.unlink.after")
-		return err
-	case c.temporary():
-		return fmt.Errorf("not stored, to be tried again: %s", c.verdict())
-	}
-	// The front end writes only what the session takes, so this is somebody's
-	// handiwork, or a mistake of ours: kept for a while, not read again.
-	crashpoint.Here("reject.rename.before")
-	err = os.Rename(filepath.Join(d.path, name), filepath.Join(d.path, rejectedPrefix+name))
-	crashpoint.Here("reject.rename.after")
-	if err != nil {
-		return err
-	}
-	d.srv.log.Warn("drop file rejected", "file", name, "uid", info.Uid, "err", c.verdict())
-	return nil
-}
-
-func isDropName(name string) bool {
-	_, err := hex.DecodeString(name)
-	return err == nil && len(name) == 2*len(spool.SubmissionID{}) && strings.ToLower(name) == name
-}
-
-// openDrop opens a drop file without following or waiting for anything its owner
-// may have put in its place.
-func openDrop(path string) (*os.File, *unix.Stat_t, error) {
-	fd, err := unix.Open(path, unix.O_RDONLY|unix.O_NOFOLLOW|unix.O_NONBLOCK|unix.O_CLOEXEC|unix.O_NOCTTY, 0)
-	if err != nil {
-		return nil, nil, &fs.PathError{Op: "open", Path: path, Err: err}
-	}
-	f := os.NewFile(uintptr(fd), path)
-	var st unix.Stat_t
-	if err := unix.Fstat(fd, &st); err != nil {
-		f.Close()
-		return nil, nil, &fs.PathError{Op: "fstat", Path: path, Err: err}
-	}
-	if st.Mode&unix.S_IFMT != unix.S_IFREG || st.Nlink != 1 {
-		f.Close()
-		return nil, nil, fmt.Errorf("not a regular file with one name: remove it")
-	}
-	return f, &st, nil
-}
-
+// removeOld removes what nobody has changed for a long time. The change time is the
+// one that an owner cannot set.
 func (d *dropDir) removeOld(name string) error {
-	info, err := os.Lstat(filepath.Join(d.path, name))
-	if err != nil || time.Since(info.ModTime()) < dropLeftover {
+	path := filepath.Join(d.path, name)
+	var st unix.Stat_t
+	if err := unix.Lstat(path, &st); err != nil || time.Since(time.Unix(st.Ctim.Unix())) < dropLeftover {
 		return nil
 	}
 	crashpoint.Here("leftover.unlink.before")
-	err = os.Remove(filepath.Join(d.path, name))
+	err := unix.Unlink(path) // not os.Remove, which removes a directory as well
 	crashpoint.Here("leftover.unlink.after")
-	return err
+	if err != nil {
+		return fmt.Errorf("left over, and cannot be removed: %w", err)
+	}
+	return nil
 }
 
 // watch sends a notice when something is linked into dir. Without inotify there
@@ -299,98 +263,3 @@ func watch(ctx context.Context, dir string) (notices chan struct{}, stop func())
 		<-done
 	}
 }
-
-// handover is a listener that is given its connections.
-type handover struct {
-	conns  chan net.Conn
-	closed chan struct{}
-	close  func()
-}
-
-func newHandover() *handover {
-	h := &handover{conns: make(chan net.Conn), closed: make(chan struct{})}
-	h.close = sync.OnceFunc(func() { close(h.closed) })
-	return h
-}
-
-func (h *handover) pass(c net.Conn) bool {
-	select {
-	case h.conns <- c:
-		return true
-	case <-h.closed:
-		return false
-	}
-}
-
-func (h *handover) Accept() (net.Conn, error) {
-	select {
-	case c := <-h.conns:
-		return c, nil
-	case <-h.closed:
-		return nil, net.ErrClosed
-	}
-}
-
-func (h *handover) Close() error {
-	h.close()
-	return nil
-}
-
-func (h *handover) Addr() net.Addr { return carrier{} }
-
-// dropConn plays a recorded session to the server and keeps the refusal that
-// counts: the first permanent one, else the first.
-type dropConn struct {
-	carrier
-	r       io.Reader
-	refusal []byte
-	done    chan struct{}
-	once    sync.Once
-	stop    atomic.Bool // read no further
-}
-
-func (c *dropConn) Read(p []byte) (int, error) {
-	if c.stop.Load() {
-		return 0, net.ErrClosed
-	}
-	return c.r.Read(p)
-}
-
-func (c *dropConn) Write(p []byte) (int, error) {
-	if len(p) > 0 && (p[0] == '5' && !c.permanent() || p[0] == '4' && len(c.refusal) == 0) {
-		c.refusal = slices.Clone(p)
-	}
-	return len(p), nil
-}
-
-func (c *dropConn) permanent() bool { return len(c.refusal) > 0 && c.refusal[0] == '5' }
-
-// temporary reports whether the same file may be taken later. Not so a session that
-// was cut short, which the server calls a connection error (421 4.4.x): it will
-// not get longer.
-func (c *dropConn) temporary() bool {
-	return len(c.refusal) > 0 && c.refusal[0] == '4' && !strings.HasPrefix(string(c.refusal), "421 4.4.")
-}
-
-func (c *dropConn) verdict() string {
-	if len(c.refusal) == 0 {
-		return "it ends before its content does"
-	}
-	return spool.CleanText(string(c.refusal))
-}
-
-func (c *dropConn) Close() error {
-	c.once.Do(func() { close(c.done) })
-	return nil
-}
-
-// carrier is the part of a net.Conn that a carrier without a network has.
-type carrier struct{}
-
-func (carrier) LocalAddr() net.Addr              { return carrier{} }
-func (carrier) RemoteAddr() net.Addr             { return carrier{} }
-func (carrier) SetDeadline(time.Time) error      { return nil }
-func (carrier) SetReadDeadline(time.Time) error  { return nil }
-func (carrier) SetWriteDeadline(time.Time) error { return nil }
-func (carrier) Network() string                  { return "local" }
-func (carrier) String() string                   { return "local" }

@@ -69,6 +69,7 @@ func newRig(t *testing.T) *rig {
 	t.Cleanup(func() {
 		ctx, cancel := context.WithTimeout(context.Background(), time.Second)
 		defer cancel()
+		l.Close() // the server may not have got to it yet
 		r.srv.Shutdown(ctx)
 		if err := <-done; err != nil {
 			t.Error(err)
