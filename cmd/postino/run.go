@@ -84,11 +84,7 @@ func runRunner(ctx context.Context, a *app, untilEmpty bool) error {
 	if closeErr := svc.spool.Close(); err == nil {
 		err = closeErr
 	}
-	if err == nil {
-		svc.log.Info("stopped")
-	} else if out != a.stderr {
-		svc.log.Error("stopped", "err", err) // standard error goes nowhere
-	}
+	svc.log.Info("stopped")
 	return err
 }
 
@@ -107,7 +103,7 @@ func forgetCaller() {
 // prepareSpool makes the spool directory usable by callers before anything can go
 // wrong with the configuration: whoever submits needs drop/ and nothing else.
 func prepareSpool(dir string) error {
-	if err := os.MkdirAll(dir, 0o755); err != nil {
+	if err := makeSpoolDir(dir); err != nil {
 		return fmt.Errorf("spool directory: %w", err)
 	}
 	if err := becomeOwner(dir); err != nil {
@@ -119,7 +115,30 @@ func prepareSpool(dir string) error {
 	}
 	// Sticky, so that nobody takes another's file away; setgid, so that the files
 	// are readable by the runner's group.
-	return os.Chmod(drop, 0o733|fs.ModeSticky|fs.ModeSetgid)
+	if err := os.Chmod(drop, 0o733|fs.ModeSticky|fs.ModeSetgid); err != nil {
+		return err
+	}
+	return syncDir(dir) // what is left in drop/ must not go with it in a power cut
+}
+
+// makeSpoolDir makes the spool directory if it is missing, so that it outlives a
+// power cut.
+func makeSpoolDir(dir string) error {
+	if _, err := os.Stat(dir); err == nil {
+		return nil
+	}
+	if err := os.MkdirAll(dir, 0o755); err != nil {
+		return err
+	}
+	return syncDir(filepath.Dir(dir))
+}
+
+func syncDir(dir string) error {
+	d, err := os.Open(dir)
+	if err != nil {
+		return err
+	}
+	return errors.Join(d.Sync(), d.Close())
 }
 
 // open opens the spool. A runner started for the moment gives way where another
@@ -128,7 +147,7 @@ func (svc *service) open(ctx context.Context) (*spool.Spool, error) {
 	deadline, silent := time.Now().Add(yieldWait), time.Now().Add(silentWait)
 	asked := false
 	for {
-		s, err := spool.Open(svc.app.spool, spool.Options{Queued: svc.runner.Queued, Compacted: svc.compacted})
+		s, err := spool.Open(svc.app.spool, spool.Options{Queued: svc.runner.Queued})
 		var locked *spool.LockedError
 		if !errors.As(err, &locked) || ctx.Err() != nil || time.Now().After(deadline) {
 			return s, err
@@ -146,15 +165,6 @@ func (svc *service) open(ctx context.Context) (*spool.Spool, error) {
 		}
 		time.Sleep(idlePoll)
 	}
-}
-
-// compacted is told when an idle spool has been made smaller.
-func (svc *service) compacted(before, after int64, err error) {
-	if err != nil {
-		svc.log.Error("spool not compacted", "err", err)
-		return
-	}
-	svc.log.Info("spool compacted", "before", before, "after", after)
 }
 
 // askToYield asks the runner that has the spool to end, if it was started for the

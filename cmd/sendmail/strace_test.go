@@ -81,7 +81,7 @@ func TestStatusZeroMeansSynced(t *testing.T) {
 		uid  uint32
 		want []string
 	}{
-		{0, []string{"fsync", "linkat", "fsync"}},
+		{0, []string{"fsync", "linkat", "fsync", "fsync"}},
 		{54321, []string{"fsync", "linkat", "syncfs"}}, // who may not read drop/
 	} {
 		if tt.uid != 0 && os.Geteuid() != 0 {

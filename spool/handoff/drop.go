@@ -263,18 +263,29 @@ func (d *dropDir) same(name string, fd int) bool {
 		theirs.Nlink == 1 && theirs.Size == ours.Size
 }
 
-// sync makes the names in the directory durable. Who may not read the directory
-// cannot sync it, but may sync the whole file system by the file.
+// sync makes the names in the directory durable, and its own: it may have been
+// made a moment ago. Who may not read the directory cannot sync it, but may sync
+// the whole file system by the file.
 func (d *dropDir) sync(file int) error {
-	dir, err := unix.Openat(d.fd, ".", unix.O_RDONLY|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
-	if err == nil {
+	for _, name := range []string{".", ".."} {
+		dir, err := unix.Openat(d.fd, name, unix.O_RDONLY|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
+		if err != nil {
+			return syncfs(file)
+		}
 		err = fsync(dir)
 		unix.Close(dir)
-		if err != unix.EINVAL { // a file system that cannot sync directories
+		if err == unix.EINVAL { // a file system that cannot sync directories
+			return syncfs(file)
+		}
+		if err != nil {
 			return err
 		}
 	}
-	_, err = retry(func() (int, error) { return 0, unix.Syncfs(file) })
+	return nil
+}
+
+func syncfs(fd int) error {
+	_, err := retry(func() (int, error) { return 0, unix.Syncfs(fd) })
 	return err
 }
 
