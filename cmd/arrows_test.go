@@ -45,8 +45,11 @@ func arrows() map[string]struct {
 		"spool/spooltest":          {3, []string{"spool", "spool/address"}},
 		"delivery/relay/relaytest": {0, nil},
 		"cmd/durability":           {7, nil},
+		"cmd/durability/disk":      {0, nil},
 		"cmd/durability/mutant":    {0, nil},
 		"cmd/durability/oracle":    {6, []string{"spool"}},
+		"cmd/durability/powercut":  {7, nil},
+		"cmd/durability/recordfs":  {6, []string{"cmd/durability/disk"}},
 	}
 }
 
@@ -72,8 +75,10 @@ func libraries() map[string]struct {
 			[]string{"config"}},
 		"github.com/miekg/dns": {"answers that tell NXDOMAIN, no data and failure apart, TTL, AD, TLSA: net.Resolver has none of them",
 			[]string{"delivery/dns"}},
+		"github.com/hanwen/go-fuse/v2": {"a file system in user space, which writes down what is done to it; in no program that is installed",
+			[]string{"cmd/durability/recordfs"}},
 		"golang.org/x/sys": {"system calls that package syscall lacks or has frozen",
-			[]string{"cmd/postino", "cmd/sendmail", "delivery/control", "spool", "spool/handoff", "spool/submit"}},
+			[]string{"cmd/durability/recordfs", "cmd/postino", "cmd/sendmail", "delivery/control", "spool", "spool/handoff", "spool/submit"}},
 	}
 }
 

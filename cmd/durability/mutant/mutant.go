@@ -50,6 +50,10 @@ func Table() []Mutant {
 			"err = fsync(fd)", "err = nil", PowerCut},
 		{"drop directory not synced", "spool/handoff/drop.go",
 			"err = d.sync(fd)", "err = nil", PowerCut},
+		{"new database made in its place", "spool/spool.go",
+			"tmp := path + \".new\"", "tmp := path", PowerCut},
+		{"new database's name not synced", "spool/spool.go",
+			"err = syncDir(filepath.Dir(path))", "err = nil", PowerCut},
 		{"answer before the commit", "spool/commit.go",
 			"return <-o.done", "return nil", CrashPoint},
 		{"second arrival not recognised", "spool/draft.go",
@@ -81,6 +85,10 @@ func (m Mutant) Source(root string) ([]byte, error) {
 // out, with m's mistake in them; args go to go build before the packages.
 func (m Mutant) Build(root, out string, args ...string) error {
 	source, err := m.Source(root)
+	if err == nil {
+		// An overlay with a path that is not absolute is passed over in silence.
+		root, err = filepath.Abs(root)
+	}
 	if err != nil {
 		return err
 	}
