@@ -165,7 +165,7 @@ func (r *Runner) Run(ctx context.Context, s *spool.Spool) error {
 			abort() // what they do cannot be recorded any more
 			drain(finished, running)
 			<-trimmer
-			return spool.ErrFenced
+			return s.FencedBy()
 		case j := <-finished:
 			running--
 			if j.heavy {

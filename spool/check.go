@@ -16,7 +16,7 @@ import (
 func (s *Spool) Check() error {
 	var found []error
 	report := func(format string, args ...any) { found = append(found, fmt.Errorf(format, args...)) }
-	err := s.db.View(func(tx *bolt.Tx) error {
+	err := s.view(func(tx *bolt.Tx) error {
 		for err := range tx.Check() {
 			report("%s: %w", dbFile, err)
 		}

@@ -1,6 +1,7 @@
 package spool
 
 import (
+	"bytes"
 	"encoding/binary"
 	"encoding/json"
 	"errors"
@@ -24,13 +25,25 @@ func encode(v any) ([]byte, error) {
 }
 
 func decode(b []byte, v any) error {
-	if len(b) < 4 || binary.BigEndian.Uint32(b) != crc32.Checksum(b[4:], castagnoli) {
-		return errRecord
+	if err := checkSum(b); err != nil {
+		return err
 	}
 	if err := json.Unmarshal(b[4:], v); err != nil {
 		return fmt.Errorf("damaged record: %w", err)
 	}
 	return nil
+}
+
+func checkSum(record []byte) error {
+	if len(record) < 4 || binary.BigEndian.Uint32(record) != crc32.Checksum(record[4:], castagnoli) {
+		return errRecord
+	}
+	return nil
+}
+
+// names reports whether a message's record is that of id, without decoding it.
+func names(record []byte, id ID) bool {
+	return bytes.HasPrefix(record[4:], []byte(`{"id":"`+id.String()+`"`))
 }
 
 func decodeMessage(b []byte) (*Message, error) {

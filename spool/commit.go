@@ -2,9 +2,9 @@ package spool
 
 import (
 	"errors"
-	"fmt"
 	"io/fs"
 	"strings"
+	"time"
 
 	bolt "go.etcd.io/bbolt"
 	berrors "go.etcd.io/bbolt/errors"
@@ -50,40 +50,58 @@ func (s *Spool) apply(o *op) error {
 // (bbolt's Batch waits for a timer instead, 10 ms for a lone caller.)
 func (s *Spool) writer() {
 	defer close(s.writerDone)
-	for first := range s.ops {
-		group := []*op{first}
-	take:
-		for len(group) < maxGroup {
-			select {
-			case o, ok := <-s.ops:
-				if !ok {
-					break take
-				}
-				group = append(group, o)
-			default:
-				break take
+	idle := time.NewTimer(s.idle)
+	defer idle.Stop()
+	for {
+		select {
+		case first, ok := <-s.ops:
+			if !ok {
+				return
 			}
+			s.commit(s.group(first))
+			idle.Reset(s.idle)
+		case c := <-s.compactions:
+			c.before, c.after, c.err = s.compact(nil)
+			close(c.done)
+		case <-idle.C:
+			s.compactWhenWorth()
 		}
-		s.commit(group)
 	}
 }
 
+// group returns first and what else is waiting.
+func (s *Spool) group(first *op) []*op {
+	group := []*op{first}
+	for len(group) < maxGroup {
+		select {
+		case o, ok := <-s.ops:
+			if !ok {
+				return group
+			}
+			group = append(group, o)
+		default:
+			return group
+		}
+	}
+	return group
+}
+
 func (s *Spool) commit(group []*op) {
-	select {
-	case <-s.fence:
+	if s.isFenced() {
 		finish(group, ErrFenced)
 		return
-	default:
 	}
 	var refused error
 	crashpoint.Here("commit.before")
-	err := s.db.Update(func(tx *bolt.Tx) error {
-		for _, o := range group {
-			if refused = o.do(tx); refused != nil {
-				return refused
+	err := guarded(func() error {
+		return s.db.Update(func(tx *bolt.Tx) error {
+			for _, o := range group {
+				if refused = o.do(tx); refused != nil {
+					return refused
+				}
 			}
-		}
-		return nil
+			return nil
+		})
 	})
 	crashpoint.Here("commit.after")
 	switch {
@@ -99,8 +117,7 @@ func (s *Spool) commit(group []*op) {
 		s.noRoom(group, err)
 		return
 	case err != nil:
-		close(s.fence)
-		err = fmt.Errorf("%w: %w", ErrFenced, err)
+		err = s.fail(err)
 	}
 	finish(group, err)
 }

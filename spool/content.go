@@ -34,7 +34,7 @@ func (s *Spool) Content(m *Message) (io.ReadCloser, error) {
 		return r, nil
 	}
 	// Copied out: a read transaction held open over the network would pin pages.
-	err := s.db.View(func(tx *bolt.Tx) error {
+	err := s.view(func(tx *bolt.Tx) error {
 		v := tx.Bucket(bucketContent).Get(m.ID.key())
 		if v == nil {
 			return fmt.Errorf("%w: it is missing", ErrDamaged)
@@ -81,7 +81,7 @@ func (s *Spool) sweepContent() error {
 	if err != nil {
 		return err
 	}
-	return s.db.View(func(tx *bolt.Tx) error {
+	return s.view(func(tx *bolt.Tx) error {
 		for _, e := range entries {
 			id, err := ParseID(e.Name())
 			if err == nil && named(tx, id) {

@@ -50,7 +50,7 @@ func (s *Spool) NewDraft(proposed ID) (*Draft, error) {
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	err := s.db.View(func(tx *bolt.Tx) error {
+	err := s.view(func(tx *bolt.Tx) error {
 		for s.taken(tx, id) {
 			id = NewID(now)
 		}

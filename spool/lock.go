@@ -31,7 +31,21 @@ func (e *LockedError) Error() string {
 	return fmt.Sprintf("%s: the spool is held by %s: stop that runner first", e.Dir, who)
 }
 
-func acquire(dir string) (*os.File, error) {
+// The lock file is two lines: the process that has the spool, for people and for
+// LockedError, and a mark that outlives it. Its length never changes, so that the
+// mark can be written on a full disk, and without a sync: it says not to trust
+// what the kernel has in memory, and a power cut that loses it loses that too.
+const (
+	pidWidth   = 20
+	markAt     = pidWidth + 1
+	markFenced = 'F'
+	markGood   = '-'
+)
+
+// lock is the lock file, locked.
+type lock struct{ f *os.File }
+
+func acquire(dir string) (*lock, error) {
 	f, err := os.OpenFile(filepath.Join(dir, lockFile), os.O_RDWR|os.O_CREATE|unix.O_NOFOLLOW, 0o600)
 	if err != nil {
 		return nil, err
@@ -41,13 +55,38 @@ func acquire(dir string) (*os.File, error) {
 		if !errors.Is(err, unix.EWOULDBLOCK) {
 			return nil, fmt.Errorf("%s: flock: %w: the spool needs a local file system", f.Name(), err)
 		}
-		text, _ := io.ReadAll(io.LimitReader(f, 20))
+		text, _ := io.ReadAll(io.LimitReader(f, pidWidth))
 		pid, _ := strconv.Atoi(strings.TrimSpace(string(text)))
 		return nil, &LockedError{Dir: dir, PID: pid}
 	}
-	// For people and for LockedError; the lock does not depend on it.
-	if f.Truncate(0) == nil {
-		_, _ = f.WriteAt([]byte(strconv.Itoa(os.Getpid())+"\n"), 0)
+	l := &lock{f}
+	mark := markGood
+	if l.fenced() {
+		mark = markFenced
 	}
-	return f, nil
+	if _, err := f.WriteAt(fmt.Appendf(nil, "%-*d\n%c\n", pidWidth, os.Getpid(), mark), 0); err != nil {
+		f.Close()
+		return nil, fmt.Errorf("%s: %w", f.Name(), err)
+	}
+	return l, nil
 }
+
+// fenced reports whether the spool has fenced itself since it was last rewritten.
+func (l *lock) fenced() bool {
+	var mark [1]byte
+	_, err := l.f.ReadAt(mark[:], markAt)
+	return err == nil && mark[0] == markFenced
+}
+
+func (l *lock) setFenced(fenced bool) error {
+	mark := byte(markGood)
+	if fenced {
+		mark = markFenced
+	}
+	if _, err := l.f.WriteAt([]byte{mark}, markAt); err != nil {
+		return fmt.Errorf("%s: %w", l.f.Name(), err)
+	}
+	return nil
+}
+
+func (l *lock) close() error { return l.f.Close() }

@@ -52,7 +52,7 @@ const migrateStep = 5000
 // file.
 func (s *Spool) migrate() error {
 	var from int
-	err := s.db.View(func(tx *bolt.Tx) (err error) {
+	err := s.view(func(tx *bolt.Tx) (err error) {
 		from, err = readVersion(tx)
 		return err
 	})

@@ -11,7 +11,7 @@ import (
 // Message returns the message of that ID, be it queued or finished.
 func (s *Spool) Message(id ID) (*Message, error) {
 	var m *Message
-	err := s.db.View(func(tx *bolt.Tx) error {
+	err := s.view(func(tx *bolt.Tx) error {
 		v := tx.Bucket(bucketMessage).Get(id.key())
 		if v == nil {
 			v = tx.Bucket(bucketHistory).Get(id.key())
@@ -63,7 +63,7 @@ func (s *Spool) walk(bucket []byte) iter.Seq2[*Message, error] {
 // page copies at most n entries of a bucket, those behind the key after.
 func (s *Spool) page(bucket, after []byte, n int) (keys, values [][]byte) {
 	// View fails only on a closed database; then there is nothing to read.
-	_ = s.db.View(func(tx *bolt.Tx) error {
+	_ = s.view(func(tx *bolt.Tx) error {
 		c := tx.Bucket(bucket).Cursor()
 		k, v := c.First()
 		if after != nil {
@@ -84,7 +84,7 @@ func (s *Spool) page(bucket, after []byte, n int) (keys, values [][]byte) {
 func (s *Spool) Attempts(id ID) ([]Attempt, error) {
 	var attempts []Attempt
 	prefix := id.key()
-	err := s.db.View(func(tx *bolt.Tx) error {
+	err := s.view(func(tx *bolt.Tx) error {
 		c := tx.Bucket(bucketAttempt).Cursor()
 		for k, v := c.Seek(prefix); bytes.HasPrefix(k, prefix); k, v = c.Next() {
 			var a Attempt

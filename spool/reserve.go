@@ -195,7 +195,7 @@ func (s *Spool) Room() error {
 	}
 	// Pages that are free inside the file do as well, and more of it needs neither
 	// blocks nor leave to grow.
-	if int64(s.db.Stats().FreePageN)*int64(s.db.Info().PageSize) >= r.slice {
+	if s.freePages() >= r.slice {
 		return nil
 	}
 	if left := free(r.path); left < r.slice {

@@ -173,7 +173,7 @@ type scheduled struct {
 // and returns the key of the last one.
 func (s *Spool) scheduled(page []scheduled, after []byte) (_ []scheduled, last []byte) {
 	// View fails only on a closed database; then there is nothing to read.
-	_ = s.db.View(func(tx *bolt.Tx) error {
+	_ = s.view(func(tx *bolt.Tx) error {
 		messages, entries := tx.Bucket(bucketMessage).Cursor(), tx.Bucket(bucketSchedule).Cursor()
 		ek, ev := entries.Seek(behind(after))
 		for k, v := messages.Seek(behind(after)); k != nil && len(page) < cap(page); k, v = messages.Next() {

@@ -8,6 +8,7 @@
 package spool
 
 import (
+	"cmp"
 	"encoding/binary"
 	"errors"
 	"fmt"
@@ -17,11 +18,10 @@ import (
 	"path/filepath"
 	"strconv"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	bolt "go.etcd.io/bbolt"
-
-	"postino/spool/crashpoint"
 )
 
 // Errors that a caller decides by.
@@ -33,6 +33,9 @@ var (
 	// ErrFenced: an earlier write failed in a way that leaves the file's state
 	// unknown. Nothing more is written until the spool has been opened anew.
 	ErrFenced = errors.New("the spool is fenced after an I/O error: the runner must be restarted")
+	// ErrDamagedFile: spool.db has pages or records that are not as they were
+	// written, or is no spool at all.
+	ErrDamagedFile = errors.New("the spool file is damaged")
 	// ErrDamaged: content that does not match its checksum or its size.
 	ErrDamaged = errors.New("the stored content is damaged: its checksum does not match")
 	// ErrNoSpace: refused before anything was changed, for want of room.
@@ -63,18 +66,39 @@ var (
 	keyVersion       = []byte("version")
 )
 
+// bucketNames returns the buckets that a spool has; the last two came with format 2.
+func bucketNames() []string {
+	return []string{
+		string(bucketAttempt), string(bucketContent), string(bucketHistory), string(bucketMessage),
+		string(bucketMeta), string(bucketSubmission), string(bucketSchedule), string(bucketSuspension),
+	}
+}
+
+// oldBuckets is how many of bucketNames even the oldest format has.
+const oldBuckets = 6
+
 // Spool is an open spool. Its methods may be called by several goroutines.
 type Spool struct {
 	dir    string
-	db     *bolt.DB
-	lock   *os.File // nil when read-only
+	lock   *lock // nil when read-only
 	queued func(*Message)
 	// reserve is nil when read-only.
 	reserve *reserve
 
-	ops        chan *op
-	writerDone chan struct{}
-	fence      chan struct{} // closed by the writer when it fences
+	swap sync.RWMutex // held while db is read, and to put another in its place
+	db   *bolt.DB     // guarded by swap; the writer, which alone replaces it, may read it
+
+	ops         chan *op
+	compactions chan *compaction
+	compacted   func(before, after int64, err error)
+	compactFree int64         // octets; the writer's
+	idle        time.Duration // before it compacts; the writer's
+	writerDone  chan struct{}
+
+	fenceOnce sync.Once
+	fence     chan struct{} // closed when the spool fences
+	why       error         // set before that
+	broken    atomic.Bool   // bbolt may have panicked: its locks are not to be trusted
 
 	mu       sync.Mutex
 	reserved map[ID]struct{} // guarded by mu: IDs of open drafts
@@ -87,6 +111,13 @@ type Options struct {
 	// attempt: a new one, one released, one to be retried. The calls come from one
 	// goroutine in the order of the commits; the function must not block.
 	Queued func(*Message)
+	// Compacted is called when the spool file has been compacted because it was idle
+	// and mostly free, or that failed; sizes are octets.
+	Compacted func(before, after int64, err error)
+	// CompactFree and CompactIdle are how many octets must be free, and for how long
+	// nothing must have been written, before that is done. Zero: 64 MiB, 30 s.
+	CompactFree int64
+	CompactIdle time.Duration
 }
 
 // mapSize is how much address space is reserved for the database file, in
@@ -109,10 +140,12 @@ func Open(dir string, o Options) (*Spool, error) {
 	s := &Spool{
 		dir: dir, lock: lock, queued: o.Queued,
 		ops: make(chan *op, maxGroup), writerDone: make(chan struct{}), fence: make(chan struct{}),
+		compactions: make(chan *compaction), compacted: o.Compacted,
+		compactFree: cmp.Or(o.CompactFree, compactFree), idle: cmp.Or(o.CompactIdle, compactIdle),
 		reserved: make(map[ID]struct{}),
 	}
 	if err := s.open(); err != nil {
-		lock.Close()
+		lock.close()
 		return nil, err
 	}
 	go s.writer()
@@ -123,15 +156,9 @@ func (s *Spool) open() error {
 	if err := os.Mkdir(s.path(contentDir), 0o700); err != nil && !errors.Is(err, fs.ErrExist) {
 		return err
 	}
-	path := s.path(dbFile)
-	if _, err := os.Lstat(path); errors.Is(err, fs.ErrNotExist) {
-		if err := create(path); err != nil {
-			return err
-		}
-	}
-	db, err := bolt.Open(path, 0o600, dbOptions(false))
+	db, err := s.openFile()
 	if err != nil {
-		return fmt.Errorf("%s: %w", path, err)
+		return err
 	}
 	s.db = db
 	if err = s.migrate(); err == nil {
@@ -142,7 +169,7 @@ func (s *Spool) open() error {
 	}
 	if err != nil {
 		db.Close()
-		return fmt.Errorf("%s: %w", path, err)
+		return fmt.Errorf("%s: %w", s.path(dbFile), err)
 	}
 	return nil
 }
@@ -168,49 +195,32 @@ func OpenReadOnly(dir string) (*Spool, error) {
 	if _, err := os.Lstat(path); err != nil {
 		return nil, err
 	}
-	db, err := bolt.Open(path, 0o600, dbOptions(true))
+	db, err := openDB(path, true)
 	if err != nil {
-		return nil, fmt.Errorf("%s: %w", path, err)
+		return nil, err
 	}
-	if err := db.View(checkVersion); err != nil {
+	s := &Spool{dir: dir, db: db}
+	if err := s.view(checkVersion); err != nil {
 		db.Close()
 		return nil, fmt.Errorf("%s: %w", path, err)
 	}
-	return &Spool{dir: dir, db: db}, nil
+	return s, nil
 }
 
 // create makes an empty database under another name and renames it when it is
 // complete: bbolt's own initialisation does not survive a power cut half way.
 func create(path string) error {
-	tmp := path + ".new"
-	if err := os.Remove(tmp); err != nil && !errors.Is(err, fs.ErrNotExist) {
+	db, err := newDB(path + newSuffix)
+	if err != nil {
 		return err
 	}
-	db, err := bolt.Open(tmp, 0o600, dbOptions(false))
-	if err != nil {
-		return fmt.Errorf("%s: %w", tmp, err)
-	}
 	err = db.Update(func(tx *bolt.Tx) error {
-		for _, name := range [][]byte{bucketMeta, bucketMessage, bucketContent, bucketAttempt, bucketSubmission, bucketHistory,
-			bucketSchedule, bucketSuspension} {
-			if _, err := tx.CreateBucketIfNotExists(name); err != nil {
-				return err
-			}
-		}
 		return writeVersion(tx)
 	})
-	crashpoint.Here("create.sync.before")
-	err = errors.Join(err, db.Sync(), db.Close())
-	crashpoint.Here("create.sync.after")
 	if err == nil {
-		err = os.Rename(tmp, path)
-		crashpoint.Here("create.rename.after")
+		err = install(db, path)
 	}
-	if err == nil {
-		err = syncDir(filepath.Dir(path))
-		crashpoint.Here("create.dirsync.after")
-	}
-	return err
+	return errors.Join(err, db.Close())
 }
 
 // Close waits for what is being written and closes the spool. No other method
@@ -221,7 +231,10 @@ func (s *Spool) Close() error {
 	}
 	close(s.ops)
 	<-s.writerDone
-	return errors.Join(s.db.Close(), s.reserve.close(), s.lock.Close())
+	if s.broken.Load() {
+		return errors.Join(s.reserve.close(), s.lock.close()) // bbolt might wait for itself; the process ends anyway
+	}
+	return errors.Join(s.db.Close(), s.reserve.close(), s.lock.close())
 }
 
 // Dir is the spool directory.
@@ -230,6 +243,23 @@ func (s *Spool) Dir() string { return s.dir }
 // Fenced is closed when the spool has fenced itself (ErrFenced); the runner then
 // has to end.
 func (s *Spool) Fenced() <-chan struct{} { return s.fence }
+
+// FencedBy is why the spool has fenced itself, an ErrFenced; nil while it has not.
+func (s *Spool) FencedBy() error {
+	if !s.isFenced() {
+		return nil
+	}
+	return s.why
+}
+
+func (s *Spool) isFenced() bool {
+	select {
+	case <-s.fence:
+		return true
+	default:
+		return false
+	}
+}
 
 func (s *Spool) path(elem ...string) string {
 	return filepath.Join(append([]string{s.dir}, elem...)...)

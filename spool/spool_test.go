@@ -356,7 +356,7 @@ func TestFlippedBitInTheDatabaseIsFound(t *testing.T) {
 		if err := os.WriteFile(path, damaged, 0o600); err != nil {
 			t.Fatal(err)
 		}
-		s, err := spool.Open(dir, spool.Options{})
+		s, err := spool.OpenReadOnly(dir)
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -133,7 +133,7 @@ func (s *Spool) releaseSuspended(ids []ID) (int, error) {
 // Suspensions returns who is suspended, by uid.
 func (s *Spool) Suspensions() ([]Suspension, error) {
 	var list []Suspension
-	err := s.db.View(func(tx *bolt.Tx) error {
+	err := s.view(func(tx *bolt.Tx) error {
 		b := tx.Bucket(bucketSuspension)
 		if b == nil {
 			return nil // format 1, opened for reading

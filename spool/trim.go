@@ -57,7 +57,7 @@ func (s *Spool) TrimHistory(before time.Time, maxSize int64) (int, error) {
 // the order of arrival, so the walk is from the newest and what is left is older.
 func (s *Spool) oldHistory(before time.Time, maxSize int64) []ID {
 	var ids []ID
-	_ = s.db.View(func(tx *bolt.Tx) error {
+	_ = s.view(func(tx *bolt.Tx) error {
 		var size int64
 		attempts := tx.Bucket(bucketAttempt).Cursor()
 		c := tx.Bucket(bucketHistory).Cursor()

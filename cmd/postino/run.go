@@ -84,7 +84,11 @@ func runRunner(ctx context.Context, a *app, untilEmpty bool) error {
 	if closeErr := svc.spool.Close(); err == nil {
 		err = closeErr
 	}
-	svc.log.Info("stopped")
+	if err == nil {
+		svc.log.Info("stopped")
+	} else if out != a.stderr {
+		svc.log.Error("stopped", "err", err) // standard error goes nowhere
+	}
 	return err
 }
 
@@ -147,7 +151,7 @@ func (svc *service) open(ctx context.Context) (*spool.Spool, error) {
 	deadline, silent := time.Now().Add(yieldWait), time.Now().Add(silentWait)
 	asked := false
 	for {
-		s, err := spool.Open(svc.app.spool, spool.Options{Queued: svc.runner.Queued})
+		s, err := spool.Open(svc.app.spool, spool.Options{Queued: svc.runner.Queued, Compacted: svc.compacted})
 		var locked *spool.LockedError
 		if !errors.As(err, &locked) || ctx.Err() != nil || time.Now().After(deadline) {
 			return s, err
@@ -165,6 +169,15 @@ func (svc *service) open(ctx context.Context) (*spool.Spool, error) {
 		}
 		time.Sleep(idlePoll)
 	}
+}
+
+// compacted is told when an idle spool has been made smaller.
+func (svc *service) compacted(before, after int64, err error) {
+	if err != nil {
+		svc.log.Error("spool not compacted", "err", err)
+		return
+	}
+	svc.log.Info("spool compacted", "before", before, "after", after)
 }
 
 // askToYield asks the runner that has the spool to end, if it was started for the
