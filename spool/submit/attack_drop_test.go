@@ -34,7 +34,7 @@ func (r *rig) stored(from string) int {
 }
 
 // must ends a test that cannot be set up.
-func must(t *testing.T, err error) {
+func must(t testing.TB, err error) {
 	t.Helper()
 	if err != nil {
 		t.Fatal(err)

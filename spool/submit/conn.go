@@ -4,8 +4,10 @@ import (
 	"bufio"
 	"bytes"
 	"errors"
+	"fmt"
 	"io"
 	"net"
+	"runtime/debug"
 	"strconv"
 	"strings"
 	"sync/atomic"
@@ -62,7 +64,8 @@ type conn struct {
 	// refused: a command since the last MAIL was. A submission is all or nothing,
 	// although its commands and content come in one write.
 	refused   atomic.Bool
-	committed spool.ID // of the last message that was taken
+	closed    atomic.Bool // nothing more is read
+	committed spool.ID    // of the last message that was taken
 }
 
 func newConn(c net.Conn, origin spool.Origin, idle time.Duration) *conn {
@@ -91,7 +94,18 @@ func (c *conn) trusted() bool {
 	return c.origin.Via == spool.ViaSocket || c.origin.Via == spool.ViaDrop
 }
 
-func (c *conn) Read(p []byte) (int, error) {
+func (c *conn) Read(p []byte) (n int, err error) {
+	// The server recovers in its handlers, but reads outside of them.
+	defer func() {
+		if p := recover(); p != nil {
+			c.err = fmt.Errorf("panic while reading: %v\n%s", p, debug.Stack())
+			n, err = 0, c.err
+		}
+	}()
+	if c.closed.Load() {
+		// The server reads on after QUIT, and what came with it is in our buffer.
+		return 0, net.ErrClosed
+	}
 	if len(c.out) == 0 && c.err == nil {
 		if c.chunk > 0 {
 			return c.readChunk(p)
@@ -101,7 +115,7 @@ func (c *conn) Read(p []byte) (int, error) {
 	if len(c.out) == 0 {
 		return 0, c.err
 	}
-	n := copy(p, c.out)
+	n = copy(p, c.out)
 	c.out = c.out[n:]
 	return n, nil
 }
@@ -208,11 +222,16 @@ func (c *conn) Write(p []byte) (int, error) {
 	if bytes.HasPrefix(p, []byte("354")) {
 		c.data = true
 	}
-	return c.Conn.Write(p)
+	n, err := c.Conn.Write(p)
+	if err != nil {
+		c.closed.Store(true) // nobody reads what we answer: we take no more
+	}
+	return n, err
 }
 
 // Close closes the carrier.
 func (c *conn) Close() error {
+	c.closed.Store(true)
 	if c.gone != nil {
 		c.gone()
 	}

@@ -138,7 +138,7 @@ type serverLog struct{ log *slog.Logger }
 func (l serverLog) Printf(format string, v ...any) {
 	text := fmt.Sprintf(format, v...)
 	level := slog.LevelDebug
-	if strings.HasPrefix(text, "panic") {
+	if strings.Contains(text, "panic") {
 		level = slog.LevelError
 	}
 	l.log.Log(context.Background(), level, "session", "err", text)

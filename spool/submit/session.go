@@ -28,6 +28,10 @@ const maxHops = 100
 // above it, what nobody's front end left shall not fill our memory.
 const maxHeldRecipients = 10_000
 
+// maxRepeated is how many recipients of a message may have been named before. Front
+// ends name each once; go-smtp's server keeps every one in memory.
+const maxRepeated = 1000
+
 // session is one SMTP session, whatever carries it.
 type session struct {
 	srv        *Server
@@ -43,6 +47,8 @@ type transaction struct {
 	policy Policy
 	msg    *spool.Message
 	seen   map[string]bool // recipients by address.Key
+	// repeated counts those that were there already: the server remembers them too.
+	repeated int
 }
 
 // current returns the transaction under way, nil when there is none.
@@ -158,14 +164,13 @@ func (s *session) Rcpt(to string, o *smtp.RcptOptions) error {
 		return refuse(553, smtp.EnhancedCode{5, 1, 3}, "%v", err)
 	}
 	if tx.seen[a.Key()] {
+		if tx.repeated++; tx.repeated > maxRepeated {
+			return s.tooMany("more than %d recipients that were named before", maxRepeated)
+		}
 		return nil
 	}
 	if len(tx.msg.Recipients) >= tx.policy.MaxRecipients {
-		e := refuse(550, smtp.EnhancedCode{5, 5, 3}, "more than %d recipients: limits.max_recipients sets the limit", tx.policy.MaxRecipients)
-		if !s.conn.trusted() {
-			// A client that speaks SMTP itself sends the rest by and by.
-			e.Code, e.EnhancedCode = 452, smtp.EnhancedCode{4, 5, 3}
-		}
+		e := s.tooMany("more than %d recipients: limits.max_recipients sets the limit", tx.policy.MaxRecipients)
 		if len(tx.msg.Recipients) >= max(maxHeldRecipients, tx.policy.MaxRecipients) {
 			return e
 		}
@@ -184,6 +189,16 @@ func (s *session) Rcpt(to string, o *smtp.RcptOptions) error {
 	tx.msg.UTF8 = tx.msg.UTF8 || a.UTF8()
 	tx.msg.Recipients = append(tx.msg.Recipients, r)
 	return nil
+}
+
+// tooMany refuses a recipient.
+func (s *session) tooMany(format string, limit int) *smtp.SMTPError {
+	e := refuse(550, smtp.EnhancedCode{5, 5, 3}, format, limit)
+	if !s.conn.trusted() {
+		// A client that speaks SMTP itself sends the rest by and by.
+		e.Code, e.EnhancedCode = 452, smtp.EnhancedCode{4, 5, 3}
+	}
+	return e
 }
 
 // Data takes the content and answers for it: the reply is given when the message

@@ -25,7 +25,7 @@ import (
 
 // rig is a spool with a server on its socket and drop directory.
 type rig struct {
-	t     *testing.T
+	t     testing.TB
 	dir   string
 	spool *spool.Spool
 	srv   *submit.Server
@@ -51,7 +51,7 @@ func (l *logBuffer) String() string {
 
 var testPolicy = submit.Policy{Hostname: "host.test", Domain: "dom.test", MaxMessageSize: 2 << 20, MaxRecipients: 5}
 
-func newRig(t *testing.T) *rig {
+func newRig(t testing.TB) *rig {
 	t.Helper()
 	dir := t.TempDir()
 	if err := os.Mkdir(filepath.Join(dir, "drop"), 0o700); err != nil {
@@ -469,7 +469,7 @@ func (r *rig) drop(name, session string) {
 
 func (r *rig) scan() {
 	r.t.Helper()
-	if err := r.srv.ScanDrops(r.t.Context()); err != nil {
+	if err := r.srv.ScanDrops(context.Background()); err != nil {
 		r.t.Fatal(err)
 	}
 }
