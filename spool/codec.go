@@ -12,6 +12,9 @@ import (
 // Values of the message, attempt and history buckets are JSON behind a CRC-32C,
 // because bbolt has no checksum on its data pages.
 
+// sumSize is how many octets the checksum before a record has.
+const sumSize = 4
+
 var errRecord = errors.New("damaged record: its checksum does not match")
 
 func encode(v any) ([]byte, error) {

@@ -136,8 +136,8 @@ func (p *place) store(t *testing.T, uid int, subject string) spool.ID {
 	return id
 }
 
-// start runs the runner until the test ends.
-func (p *place) start(t *testing.T, uid uint32) {
+// start runs the runner until the test ends, or until stop.
+func (p *place) start(t *testing.T, uid uint32) (stop func()) {
 	t.Helper()
 	cmd := p.command(t, uid, "postino", "run")
 	var log bytes.Buffer
@@ -145,13 +145,15 @@ func (p *place) start(t *testing.T, uid uint32) {
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(sync.OnceFunc(func() {
+	stop = sync.OnceFunc(func() {
 		_ = cmd.Process.Signal(syscall.SIGTERM)
 		if err := cmd.Wait(); err != nil {
 			t.Errorf("runner: %v\n%s", err, log.String())
 		}
-	}))
+	})
+	t.Cleanup(stop)
 	p.await(t)
+	return stop
 }
 
 func (p *place) await(t *testing.T) control.Status {

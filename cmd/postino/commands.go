@@ -23,7 +23,7 @@ type command struct {
 // commands is the dispatch table, in the order of the manual.
 func commands() []command {
 	ids := "ID ... | --all | FILTER ..."
-	steering := []flags{flagJSON, flagAll, flagDryRun, flagsSelection}
+	steering := []flags{flagJSON, flagAll, flagDryRun, flagsSelection, flagLimit}
 	return []command{
 		{"run", "", "keep the spool and deliver what is in it", "postino run", []flags{flagUntilEmpty},
 			func(ctx context.Context, a *app, o options, operands []string) error {
@@ -32,7 +32,7 @@ func commands() []command {
 				}
 				return runRunner(ctx, a, o.untilEmpty)
 			}},
-		{"queue", "", "list what is not delivered yet", "postino queue --status deferred --older 2h", []flags{flagJSON, flagsSelection}, runQueue},
+		{"queue", "", "list what is not delivered yet", "postino queue --status deferred --older 2h", []flags{flagJSON, flagsSelection, flagLimit}, runQueue},
 		{"show", "ID", "show one message: envelope, attempts, recipients", "postino show 06423B2F1C0A5E77", []flags{flagJSON, flagContent}, runShow},
 		{"trace", "WHAT", "find messages by queue ID, Message-ID, address or part of the subject, and tell their whole life",
 			"postino trace bob@example.org", []flags{flagJSON}, runTrace},
@@ -43,6 +43,8 @@ func commands() []command {
 		{"suspend", "", "accept and hold all mail of a user; without --uid, list who is suspended",
 			"postino suspend --uid www-data --reason \"hacked blog\"", []flags{flagJSON, flagUser, flagWhy}, runSuspend},
 		{"resume", "", "end a suspension, and release what it held", "postino resume --uid www-data", []flags{flagJSON, flagUser}, runResume},
+		{"log", "[ID ...]", "tell what happened, in the order of its time", "postino log --follow --uid www-data",
+			[]flags{flagJSON, flagsLog, flagsSelection}, runLog},
 		{"capture list", "", "list the mail kept by mode capture", "postino capture list", []flags{flagJSON}, runCaptureList},
 		{"capture show", "ID", "print a message as it would have been sent", "postino capture show 06423B2F1C0A5E77", nil, runCaptureShow},
 		{"route", "ADDRESS ...", "say where mail for an address would go", "postino route bob@example.org", []flags{flagJSON}, runRoute},

@@ -20,6 +20,9 @@ type options struct {
 	selection                      control.Selection
 	user                           *int   // nil: none is named
 	why                            string // of a suspension
+	since                          time.Time
+	lines                          int
+	follow                         bool
 }
 
 // flags defines flags that belong together. The usage of a flag is what help says
@@ -98,9 +101,28 @@ func flagsSelection(fs *flag.FlagSet, o *options) {
 		return err
 	})
 	fs.Func("reason", "a part of the last reply: `TEXT`", text(&sel.Reason))
+}
+
+// flagLimit is no filter of lines of log, of which the newest are wanted.
+func flagLimit(fs *flag.FlagSet, o *options) {
+	sel := &o.selection
 	fs.Func("limit", "the oldest `N` of them", func(s string) (err error) {
 		if sel.Limit, err = strconv.Atoi(s); err != nil || sel.Limit <= 0 {
 			err = fmt.Errorf("want a number from 1")
+		}
+		return err
+	})
+}
+
+func flagsLog(fs *flag.FlagSet, o *options) {
+	fs.BoolVar(&o.follow, "follow", false, "go on with what happens, until interrupted")
+	fs.Func("since", "begin `TIME` ago: 10m, 1h, 2d", func(s string) (err error) {
+		o.since, err = ago(s)
+		return err
+	})
+	fs.Func("n", "the newest `N` lines", func(s string) (err error) {
+		if o.lines, err = strconv.Atoi(s); err != nil || o.lines <= 0 || o.lines > control.MaxLogLines {
+			err = fmt.Errorf("want a number from 1 to %d", control.MaxLogLines)
 		}
 		return err
 	})

@@ -13,6 +13,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"postino/config"
+	"postino/delivery/control"
 	"postino/spool"
 )
 
@@ -65,9 +66,13 @@ func isDevNull(f *os.File) bool {
 	return unix.Fstat(int(f.Fd()), &st) == nil && unix.Stat(os.DevNull, &null) == nil && st.Rdev == null.Rdev && st.Mode == null.Mode
 }
 
-func newLogger(w io.Writer, c config.Log) *slog.Logger {
+// newLogger is the runner's log: to w in the form that the configuration names, and
+// to the journal.
+func newLogger(w *logWriter, c config.Log, journal *control.Journal) *slog.Logger {
+	var h slog.Handler = slog.NewTextHandler(w, nil)
 	if c.Format == config.LogJSON {
-		return slog.New(slog.NewJSONHandler(w, nil))
+		h = slog.NewJSONHandler(w, nil)
 	}
-	return slog.New(slog.NewTextHandler(w, nil))
+	w.lostLines = func(n int) { slog.New(h).Warn("log lines lost", "n", n) }
+	return slog.New(journal.Handler(h))
 }

@@ -44,6 +44,7 @@ type service struct {
 	app        *app
 	untilEmpty bool
 	log        *slog.Logger
+	journal    *control.Journal
 	config     atomic.Pointer[config.Config]
 	spool      *spool.Spool
 	runner     *delivery.Runner
@@ -71,7 +72,9 @@ func runRunner(ctx context.Context, a *app, untilEmpty bool) error {
 	if err != nil {
 		return err
 	}
-	svc := &service{app: a, untilEmpty: untilEmpty, log: newLogger(out, c.Log), yield: make(chan struct{}, 1), hangup: make(chan os.Signal, 1), started: time.Now()}
+	lines, journal := newLogWriter(out), control.NewJournal()
+	defer lines.close()
+	svc := &service{app: a, untilEmpty: untilEmpty, journal: journal, log: newLogger(lines, c.Log, journal), yield: make(chan struct{}, 1), hangup: make(chan os.Signal, 1), started: time.Now()}
 	svc.config.Store(c)
 	if svc.runner, err = delivery.New(c, svc.log); err != nil {
 		return &exitError{status: exConfig, err: err}
@@ -311,7 +314,7 @@ func (svc *service) serveControl() (end func(), err error) {
 	}
 	srv := control.NewServer(control.Options{
 		Spool: svc.spool, Runner: svc.runner, Owner: os.Geteuid(), Group: os.Getegid(), Version: version,
-		UntilEmpty: svc.untilEmpty, Started: svc.started, Log: svc.log,
+		UntilEmpty: svc.untilEmpty, Started: svc.started, Log: svc.log, Journal: svc.journal,
 		Mode:     func() string { return string(svc.config.Load().Mode) },
 		MailqAll: func() bool { return svc.config.Load().Limits.Mailq == config.MailqAll },
 		Yield:    func() { nudge(svc.yield, struct{}{}) },

@@ -19,6 +19,7 @@ type source interface {
 	Queue(context.Context, control.Selection) iter.Seq2[control.Message, error]
 	Show(context.Context, spool.ID) (control.Trace, error)
 	Trace(context.Context, string) iter.Seq2[control.Trace, error]
+	Log(context.Context, control.LogQuery) iter.Seq2[control.Entry, error]
 	Captured(context.Context) iter.Seq2[control.Trace, error]
 	Content(context.Context, spool.ID) (io.ReadCloser, error)
 	Suspensions(context.Context) iter.Seq2[spool.Suspension, error]
@@ -106,17 +107,37 @@ func (l *local) Close() {
 }
 
 func (l *local) Queue(_ context.Context, sel control.Selection) iter.Seq2[control.Message, error] {
-	return func(yield func(control.Message, error) bool) {
-		view := l.view
-		if sel.Hop != "" {
-			var err error
-			if view.Hop, err = l.hop(); err != nil {
-				yield(control.Message{}, err)
-				return
-			}
-		}
-		view.Waiting = l.drops
-		view.Queue(sel)(yield)
+	view, err := l.viewFor(&sel)
+	if err != nil {
+		return failed[control.Message](err)
+	}
+	view.Waiting = l.drops
+	return view.Queue(sel)
+}
+
+func (l *local) Log(_ context.Context, q control.LogQuery) iter.Seq2[control.Entry, error] {
+	view, err := l.viewFor(&q.Selection)
+	if err != nil {
+		return failed[control.Entry](err)
+	}
+	return view.Log(q)
+}
+
+// viewFor reads the configuration where sel asks for a next hop.
+func (l *local) viewFor(sel *control.Selection) (control.View, error) {
+	view := l.view
+	var err error
+	if sel.Hop != "" {
+		view.Hop, err = l.hop()
+	}
+	return view, err
+}
+
+// failed yields an error alone.
+func failed[T any](err error) iter.Seq2[T, error] {
+	return func(yield func(T, error) bool) {
+		var none T
+		yield(none, err)
 	}
 }
 

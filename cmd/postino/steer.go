@@ -14,6 +14,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"postino/delivery/control"
+	"postino/spool"
 )
 
 // maxPreview is how many messages are shown before a question.
@@ -58,14 +59,21 @@ func (o *options) steerSelection(v control.Verb, operands []string) (control.Sel
 	if given != 1 {
 		return sel, usageError(`%s takes queue IDs, or filters, or --all, and one of them alone: "postino queue" lists what they mean`, v)
 	}
+	var err error
+	sel.IDs, err = parseIDs(operands)
+	return sel, err
+}
+
+func parseIDs(operands []string) ([]spool.ID, error) {
+	var ids []spool.ID
 	for _, text := range operands {
 		id, err := parseID(text)
 		if err != nil {
-			return sel, err
+			return nil, err
 		}
-		sel.IDs = append(sel.IDs, id)
+		ids = append(ids, id)
 	}
-	return sel, nil
+	return ids, nil
 }
 
 // writeSteered prints the messages that were, or would be, changed, and how many.

@@ -300,6 +300,13 @@ func (c *Client) Trace(ctx context.Context, what string) iter.Seq2[Trace, error]
 	return list[Trace](ctx, c, http.MethodGet, "/trace?q="+url.QueryEscape(what))
 }
 
+// Log yields lines of the log, in the order of their times: what the spool knows of
+// messages, and warnings of the runner. With Follow it goes on with what happens,
+// until the runner ends.
+func (c *Client) Log(ctx context.Context, q LogQuery) iter.Seq2[Entry, error] {
+	return list[Entry](ctx, c, http.MethodGet, "/log?"+q.Values().Encode())
+}
+
 // Captured is View.Captured.
 func (c *Client) Captured(ctx context.Context) iter.Seq2[Trace, error] {
 	return list[Trace](ctx, c, http.MethodGet, "/capture")

@@ -39,6 +39,9 @@ type Selection struct {
 	Reason string
 	// Limit is how many messages at most, the oldest first; 0 means all.
 	Limit int
+
+	// settled: recipients count whatever their status.
+	settled bool
 }
 
 // maxIDs is how many messages one request may name: 500 times "id=…&" is half of
@@ -173,7 +176,13 @@ func parseTime(s string) (time.Time, error) {
 	return t.UTC(), err
 }
 
-// matches reports whether s means m. hop tells the next hop for an address. A
+// all reports whether s means every message.
+func (s *Selection) all() bool {
+	return len(s.IDs) == 0 && s.From == "" && s.To == "" && s.UID == nil && s.Hop == "" && s.Status == "" &&
+		s.Before.IsZero() && s.After.IsZero() && s.Reason == "" && s.Limit == 0
+}
+
+// matches reports whether s means m as one of the queue. hop tells the next hop for an address. A
 // message that is hidden from the asker does not match by anything that is.
 func (s *Selection) matches(m *Message, hop func(address.Address) string) bool {
 	switch {
@@ -208,7 +217,7 @@ func (s *Selection) matchesRecipient(m *Message, r *Recipient, hop func(address.
 
 func (s *Selection) statusMatches(m *Message, r *Recipient) bool {
 	if s.Status == "" || s.Status == StatusHeld {
-		return m.Status == StatusFinished || !r.Status.Settled()
+		return s.settled || !r.Status.Settled()
 	}
 	return string(r.Status) == s.Status && (r.Status.Settled() || m.Status != StatusHeld)
 }

@@ -7,6 +7,7 @@ import (
 	"net"
 	"net/http"
 	"os"
+	"sync"
 	"time"
 
 	"postino/delivery"
@@ -53,14 +54,18 @@ type Options struct {
 	Version string
 	Started time.Time
 	Mode    func() string
+	// Journal is what followers of the log read; nil means nothing but history.
+	Journal *Journal
 	// Log takes what goes wrong inside the server; nil means nowhere.
 	Log *slog.Logger
 }
 
 // Server answers on control.sock.
 type Server struct {
-	o    Options
-	http *http.Server
+	o      Options
+	http   *http.Server
+	ending chan struct{} // closed when Shutdown begins
+	end    func()        // closes it
 }
 
 // NewServer returns a Server; Serve starts it.
@@ -68,7 +73,11 @@ func NewServer(o Options) *Server {
 	if o.Log == nil {
 		o.Log = slog.New(slog.DiscardHandler)
 	}
-	s := &Server{o: o}
+	if o.Journal == nil {
+		o.Journal = NewJournal()
+	}
+	s := &Server{o: o, ending: make(chan struct{})}
+	s.end = sync.OnceFunc(func() { close(s.ending) })
 	s.http = &http.Server{
 		Handler:           s.routes(),
 		ReadHeaderTimeout: headerTimeout,
@@ -96,9 +105,10 @@ func (s *Server) Serve(l net.Listener) error {
 	return err
 }
 
-// Shutdown closes the listener, lets answers under way finish until ctx ends, and
-// then cuts them.
+// Shutdown closes the listener, ends what follows the log, lets other answers under
+// way finish until ctx ends, and then cuts them.
 func (s *Server) Shutdown(ctx context.Context) {
+	s.end()
 	if s.http.Shutdown(ctx) != nil {
 		s.http.Close()
 	}
@@ -121,6 +131,7 @@ func (s *Server) routes() http.Handler {
 		"GET /message/{id}": s.message,
 		"GET /trace":        s.trace,
 		"GET /capture":      s.capture,
+		"GET /log":          s.logLines,
 		"GET /content/{id}": s.content,
 		"GET /route":        s.route,
 		"GET /suspensions":  s.admin(s.suspensions),

@@ -64,9 +64,6 @@ func (s *Server) preview(v Verb) func(http.ResponseWriter, *request) error {
 	})
 }
 
-// all reports whether s means every message.
-func (s *Selection) all() bool { return len(s.Values()) == 0 }
-
 // steer does a verb to the messages of a selection and answers with each of them
 // as it is then. What is finished meanwhile is passed over, unless it was named.
 func (s *Server) steer(v Verb) func(http.ResponseWriter, *request) error {
@@ -80,7 +77,19 @@ func (s *Server) steer(v Verb) func(http.ResponseWriter, *request) error {
 			s.o.Runner.Retry()
 			return stream(w, concerned(r.view, v, sel))
 		}
-		return stream(w, s.steered(v, sel, r))
+		changed := 0
+		err = stream(w, func(yield func(Message, error) bool) {
+			for m, err := range s.steered(v, sel, r) {
+				if err == nil {
+					changed++
+				}
+				if !yield(m, err) {
+					return
+				}
+			}
+		})
+		s.o.Log.Info(string(v), "by", r.peer.uid, "messages", changed)
+		return err
 	})
 }
 

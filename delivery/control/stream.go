@@ -12,6 +12,9 @@ import (
 // line: the other side gives up after ioTimeout.
 const heartbeat = ioTimeout / 3
 
+// linger is how long a line waits for others to be sent with it.
+const linger = 100 * time.Millisecond
+
 // stream writes one object a line. An element that is an error is a line with
 // that error, and the rest follows.
 func stream[T any](w http.ResponseWriter, elements iter.Seq2[T, error]) error {
@@ -33,8 +36,7 @@ func stream[T any](w http.ResponseWriter, elements iter.Seq2[T, error]) error {
 	return nil
 }
 
-// lineWriter collects lines and writes a chunk of them when there is one, or what
-// there is when nothing was written for a heartbeat.
+// lineWriter collects lines and writes them when there is a chunk, or after linger.
 type lineWriter struct {
 	w    io.Writer
 	stop chan struct{}
@@ -54,7 +56,7 @@ func newLineWriter(w http.ResponseWriter) *lineWriter {
 
 func (l *lineWriter) beat() {
 	defer close(l.done)
-	tick := time.NewTicker(heartbeat)
+	tick := time.NewTicker(linger)
 	defer tick.Stop()
 	for {
 		select {
@@ -65,6 +67,8 @@ func (l *lineWriter) beat() {
 		l.mu.Lock()
 		if time.Since(l.last) >= heartbeat {
 			l.buf = append(l.buf, '\n')
+		}
+		if len(l.buf) > 0 {
 			l.flush()
 		}
 		l.mu.Unlock()

@@ -61,6 +61,15 @@ func helper(dir, what string, args []string) {
 	ctx := context.Background()
 	c := control.Dial(dir)
 	defer c.Close()
+	if what == "follow" {
+		for e, err := range c.Log(ctx, control.LogQuery{Follow: true}) {
+			if err != nil {
+				panic(err)
+			}
+			_ = json.NewEncoder(os.Stdout).Encode(e)
+		}
+		return
+	}
 	out := seen{Errors: map[string]string{}}
 	for m, err := range c.Queue(ctx, control.Selection{}) {
 		if err != nil {
@@ -122,6 +131,9 @@ func helper(dir, what string, args []string) {
 	verdict("delete", steer(ctx, c, control.Delete, id))
 	json.NewEncoder(os.Stdout).Encode(out)
 }
+
+// as is an ordinary user.
+func as(uid uint32) *syscall.Credential { return &syscall.Credential{Uid: uid, Gid: uid} }
 
 // steer does a verb to one message.
 func steer(ctx context.Context, c *control.Client, v control.Verb, id spool.ID) error {
@@ -270,7 +282,7 @@ var deferral = spool.Reply{Code: 451, Status: "4.2.1", Text: "secret reason", Ho
 // attempt records one attempt for all recipients.
 func (w *world) attempt(t *testing.T, id spool.ID, status spool.Status, reply spool.Reply, keep bool) {
 	t.Helper()
-	a := &spool.Attempt{At: time.Now(), Took: 340 * time.Millisecond, Hop: "relay r.test:587", TLS: "TLS1.3 verified", Keep: keep}
+	a := &spool.Attempt{At: time.Now().Add(-340 * time.Millisecond), Took: 340 * time.Millisecond, Hop: "relay r.test:587", TLS: "TLS1.3 verified", Keep: keep}
 	m, err := w.spool.Message(id)
 	if err != nil {
 		t.Fatal(err)
