@@ -183,8 +183,8 @@ func (r *Runner) Run(ctx context.Context, s *spool.Spool) error {
 }
 
 // reserved reports whether the next attempt must be one of ordinary mail: of several
-// at a time the last is kept for what goes fast, that may come at any moment.
-func reserved(limit, heavy int) bool { return limit > 1 && heavy >= limit-1 }
+// at a time a quarter is kept for what goes fast, that may come at any moment.
+func reserved(limit, heavy int) bool { return limit > 1 && heavy >= limit-max(1, limit/4) }
 
 func drain(finished <-chan job, running int) {
 	for ; running > 0; running-- {
