@@ -44,7 +44,7 @@ func (s *session) bury() {
 			reply.Maybe = true
 			t.settle(undecided, reply)
 		case s.untouched(n, t):
-			s.pool.put(&job{delivery: t.delivery, to: t.to, moved: true}, true)
+			s.pool.put(&job{delivery: t.delivery, to: t.to, moved: t.moved || !s.surplus()}, true)
 		default:
 			t.pass(undecided, s.lost(step))
 		}
@@ -73,7 +73,14 @@ func (s *session) inDoubt(t *transaction) bool {
 // untouched reports whether t, the nth under way, is good for a try on another
 // connection: the remote has not looked at it, and there is a reason to think that
 // this was the connection's fault. A connection that ends between two messages is
-// replaced, and nobody notices.
+// replaced, and nobody notices. That is done once for a message, unless there are
+// just too many connections and others work.
 func (s *session) untouched(n int, t *transaction) bool {
-	return !t.mailed && !t.moved && (n > 0 || s.served > 0 || crowded(s.fault.said) && s.pool.working() > 0)
+	if t.mailed {
+		return false
+	}
+	return s.surplus() || !t.moved && (n > 0 || s.served > 0)
 }
+
+// surplus reports whether the remote ended the session because it has enough others.
+func (s *session) surplus() bool { return crowded(s.fault.said) && s.pool.working() > 0 }

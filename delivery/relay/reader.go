@@ -176,6 +176,7 @@ func (s *session) heard(e expectation, a answer) bool {
 		s.giveUp(t)
 	case stepData:
 		if t.goAhead = a.code/100 == 3; t.goAhead {
+			s.counts = true
 			return true
 		}
 		if !t.refused {

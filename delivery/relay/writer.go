@@ -236,11 +236,19 @@ func (s *session) send(j *job) {
 			return
 		}
 	}
-	if s.ext.has("CHUNKING") && c.ReadCloser == nil && !s.pool.peer.lmtp {
+	if s.chunks(t) {
 		s.bdat(t)
-		return
+	} else {
+		s.data(t)
 	}
-	s.data(t)
+}
+
+// chunks reports whether t goes by BDAT. A reply to it looks like one to MAIL or
+// RCPT, so that the remote must have shown that it counts: by a 354 in its place.
+func (s *session) chunks(t *transaction) bool {
+	s.pool.mu.Lock()
+	defer s.pool.mu.Unlock()
+	return s.counts && s.ext.has("CHUNKING") && t.content.ReadCloser == nil && !s.pool.peer.lmtp
 }
 
 // bdat sends the content in one chunk.

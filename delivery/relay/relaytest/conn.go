@@ -14,18 +14,19 @@ import (
 
 // conn is one connection to the server.
 type conn struct {
-	server *Server
-	socket net.Conn
-	rw     net.Conn
-	in     *bufio.Reader
-	number int
-	seen   map[string]int // visits by place
-	tls    bool
-	left   bool // guarded by server.mu
-	user   string
-	from   *string
-	to     []string
-	chunks []byte // of BDAT, so far
+	server  *Server
+	socket  net.Conn
+	rw      net.Conn
+	in      *bufio.Reader
+	number  int
+	seen    map[string]int // visits by place
+	edition int            // of the rules that seen is about
+	tls     bool
+	left    bool // guarded by server.mu
+	user    string
+	from    *string
+	to      []string
+	chunks  []byte // of BDAT, so far
 }
 
 func (r Rule) fits(at, line string, n, conn int) bool {
@@ -75,7 +76,11 @@ func (c *conn) command(verb, arg, line string) bool {
 		}
 		return ok
 	case "RCPT":
-		code, ok := c.say(verb, line, "250 2.1.5 ok")
+		usual := "250 2.1.5 ok"
+		if c.from == nil {
+			usual = "503 5.5.1 MAIL first"
+		}
+		code, ok := c.say(verb, line, usual)
 		if strings.HasPrefix(code, "2") {
 			c.to = append(c.to, path(arg))
 		}
@@ -264,7 +269,11 @@ func (c *conn) end(data []byte) bool {
 	// It is on record before the client can know.
 	end := c.server.rule(c, "dot", "")
 	const usual = "250 2.0.0 Ok: queued as Q1"
-	if strings.HasPrefix(end.text(usual), "2") && c.from != nil && len(c.to) > 0 {
+	if len(c.to) == 0 {
+		c.server.mu.Lock()
+		c.server.lost = append(c.server.lost, Message{Data: data, Conn: c.number})
+		c.server.mu.Unlock()
+	} else if strings.HasPrefix(end.text(usual), "2") && c.from != nil {
 		c.server.mu.Lock()
 		c.server.messages = append(c.server.messages, Message{*c.from, c.to, data, c.number, c.user, c.tls})
 		c.server.mu.Unlock()
@@ -346,7 +355,9 @@ func (c *conn) answer(r Rule, usual string) (string, bool) {
 	case Close:
 		ok = false
 	case Reset:
-		c.socket.(*net.TCPConn).SetLinger(0)
+		if tcp, ok := c.socket.(*net.TCPConn); ok {
+			tcp.SetLinger(0)
+		}
 		ok = false
 	case Stall:
 		<-c.server.stop
@@ -359,6 +370,7 @@ func (c *conn) answer(r Rule, usual string) (string, bool) {
 func (c *conn) lookAhead() {
 	c.rw.SetReadDeadline(time.Now().Add(time.Millisecond))
 	c.in.Peek(c.in.Size()) // fills the buffer with what is there
+	c.rw.SetReadDeadline(time.Time{})
 	there, _ := c.in.Peek(c.in.Buffered())
 	n := 0
 	for line := range bytes.Lines(there) {
@@ -378,6 +390,7 @@ func (c *conn) write(text string) bool {
 }
 
 func (c *conn) drip(text string, pause time.Duration) bool {
+	c.rw.SetWriteDeadline(time.Time{})
 	for i := range len(text) {
 		if _, err := io.WriteString(c.rw, text[i:i+1]); err != nil {
 			return false
@@ -392,7 +405,9 @@ func (c *conn) drip(text string, pause time.Duration) bool {
 }
 
 func (c *conn) read() (string, bool) {
-	c.rw.SetReadDeadline(time.Now().Add(patience))
+	if c.server.listener != nil {
+		c.rw.SetReadDeadline(time.Now().Add(patience))
+	}
 	line, err := c.in.ReadString('\n')
 	return strings.TrimRight(line, "\r\n"), err == nil
 }

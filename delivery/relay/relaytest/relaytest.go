@@ -6,8 +6,10 @@ package relaytest
 
 import (
 	"bufio"
+	"context"
 	"crypto/tls"
 	"net"
+	"path/filepath"
 	"strconv"
 	"sync"
 	"testing"
@@ -90,8 +92,10 @@ type Options struct {
 	// LMTP has the end of a message answered once for each recipient.
 	LMTP bool
 	// Listen is the address to listen on, on this machine's loopback; empty means
-	// 127.0.0.1 and a free port.
+	// 127.0.0.1 and a free port. A path is that of a unix socket.
 	Listen string
+	// Buffer is the size of the socket's buffers, in octets; 0 is the system's.
+	Buffer int
 }
 
 // Message is a message that the server took.
@@ -116,12 +120,29 @@ type Server struct {
 
 	mu       sync.Mutex
 	rules    []Rule
+	edition  int // of rules
 	conns    int
 	open     int
 	peak     int
 	commands []string
 	messages []Message
+	lost     []Message
 	ahead    int
+}
+
+// Piped starts a server without a network: Dial connects to it. It serves tests with
+// a virtual clock (testing/synctest), by which a read on a socket never waits.
+func Piped(t testing.TB, o Options) *Server {
+	s := &Server{options: o, rules: o.Rules, stop: make(chan struct{})}
+	t.Cleanup(s.Close)
+	return s
+}
+
+// Dial makes a connection to a Piped server.
+func (s *Server) Dial(context.Context) (net.Conn, error) {
+	ours, theirs := net.Pipe()
+	s.accept(theirs)
+	return ours, nil
 }
 
 // New starts a server, which ends with the test.
@@ -134,7 +155,11 @@ func New(t testing.TB, o Options) *Server {
 		o.Listen = "127.0.0.1:0"
 	}
 	var err error
-	if s.listener, err = net.Listen("tcp", o.Listen); err != nil {
+	network := "tcp"
+	if filepath.IsAbs(o.Listen) {
+		network = "unix"
+	}
+	if s.listener, err = net.Listen(network, o.Listen); err != nil {
 		t.Fatal(err)
 	}
 	s.done.Go(s.serve)
@@ -151,7 +176,9 @@ func (s *Server) Close() {
 		close(s.stop)
 	}
 	s.mu.Unlock()
-	s.listener.Close()
+	if s.listener != nil {
+		s.listener.Close()
+	}
 	s.done.Wait()
 }
 
@@ -167,11 +194,12 @@ func (s *Server) Addr() string { return net.JoinHostPort(s.Host(), strconv.Itoa(
 // CAFile is a PEM file with the root of the valid certificates.
 func (s *Server) CAFile() string { return s.caFile }
 
-// SetRules replaces the rules.
+// SetRules replaces the rules. Each connection counts anew for them.
 func (s *Server) SetRules(rules ...Rule) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.rules = rules
+	s.edition++
 }
 
 // Commands are the command lines so far, of all connections; lines of an AUTH
@@ -187,6 +215,14 @@ func (s *Server) Messages() []Message {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return append([]Message(nil), s.messages...)
+}
+
+// Unaddressed are the messages whose content came although no recipient was
+// accepted.
+func (s *Server) Unaddressed() []Message {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return append([]Message(nil), s.lost...)
 }
 
 // Connections is how many connections there were.
@@ -217,28 +253,37 @@ func (s *Server) serve() {
 		if err != nil {
 			return
 		}
-		s.mu.Lock()
-		s.conns++
-		s.open++
-		s.peak = max(s.peak, s.open)
-		c := &conn{server: s, socket: socket, number: s.conns, seen: map[string]int{}}
-		s.mu.Unlock()
-		c.wire(socket)
-		s.done.Go(func() {
-			ended := make(chan struct{})
-			s.done.Go(func() {
-				select {
-				case <-s.stop:
-				case <-ended:
-				}
-				socket.Close()
-			})
-			c.run()
-			socket.Close()
-			close(ended)
-			c.leave()
-		})
+		if tcp, ok := socket.(*net.TCPConn); ok && s.options.Buffer > 0 {
+			tcp.SetReadBuffer(s.options.Buffer)
+			tcp.SetWriteBuffer(s.options.Buffer)
+		}
+		s.accept(socket)
 	}
+}
+
+// accept begins to serve a connection.
+func (s *Server) accept(socket net.Conn) {
+	s.mu.Lock()
+	s.conns++
+	s.open++
+	s.peak = max(s.peak, s.open)
+	c := &conn{server: s, socket: socket, number: s.conns, seen: map[string]int{}}
+	s.mu.Unlock()
+	c.wire(socket)
+	s.done.Go(func() {
+		ended := make(chan struct{})
+		s.done.Go(func() {
+			select {
+			case <-s.stop:
+			case <-ended:
+			}
+			socket.Close()
+		})
+		c.run()
+		socket.Close()
+		close(ended)
+		c.leave()
+	})
 }
 
 // leave has the connection no longer counted. It is called before QUIT is
@@ -257,6 +302,9 @@ func (c *conn) leave() {
 func (s *Server) rule(c *conn, at, line string) Rule {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	if c.edition != s.edition {
+		c.seen, c.edition = map[string]int{}, s.edition
+	}
 	c.seen[at]++
 	for _, r := range s.rules {
 		if r.fits(at, line, c.seen[at], c.number) {
