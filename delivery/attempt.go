@@ -51,18 +51,28 @@ func (r *Runner) attempt(ctx context.Context, s *spool.Spool, it job) (m *spool.
 		return &damageWatch{c, &found}, nil
 	}
 	replies := p.route.transport.Deliver(ctx, b)
-	if err := found.err(); err != nil {
-		r.log.Error("message held", "id", m.ID, "err", err)
-		return r.hold(s, m, err.Error())
-	}
+	bad := found.err()
 	a := &spool.Attempt{At: start, Took: time.Since(start), Hop: p.route.hop, Keep: p.route.keep}
 	for i, n := range b.Recipients {
+		if bad != nil && replies[i].Class() != spool.Success {
+			continue // it says nothing about them that is worth a bounce
+		}
 		a.Outcomes = append(a.Outcomes, outcome(m, n, replies[i], p.route.success, p.config.Retry, time.Now()))
 		if replies[i].TLS != "" {
 			a.TLS = replies[i].TLS
 		}
 	}
-	return r.record(ctx, s, m, a)
+	if bad == nil {
+		return r.record(ctx, s, m, a)
+	}
+	r.log.Error("message held", "id", m.ID, "err", bad)
+	// Who had all of it before the damage was found must not get it again.
+	if len(a.Outcomes) > 0 {
+		if m = r.record(ctx, s, m, a); m == nil || m.Settled() {
+			return m
+		}
+	}
+	return r.hold(s, m, bad.Error())
 }
 
 // due returns the recipients to attempt.

@@ -3,6 +3,7 @@ package delivery_test
 import (
 	"bytes"
 	"context"
+	"fmt"
 	"io"
 	"log/slog"
 	"os"
@@ -270,5 +271,41 @@ func TestDamagedMessageIsHeldNotSent(t *testing.T) {
 	r.wait(id, settled)
 	if got := server.Messages(); len(got) != 1 || len(got[0].Data) != len(whole) {
 		t.Errorf("%d messages", len(got))
+	}
+}
+
+// Who got a message before it was found to be damaged does not get it again.
+func TestDamageAfterAPart(t *testing.T) {
+	server := relaytest.New(t, relaytest.Options{})
+	server.SetRules(relaytest.Rule{At: "MAIL", N: 2, Delay: time.Second})
+	dir := t.TempDir()
+	r := start(t, dir, settings(server, func(c *config.Config) { c.Relay.MaxConnections = 1 }))
+	var to []string
+	for i := range 101 { // one more than go in one transaction
+		to = append(to, fmt.Sprintf("r%d@x.test", i))
+	}
+	id := spooltest.Put(t, r.spool, "Subject: x\r\n\r\n"+strings.Repeat("hello\r\n", 50_000), to...)
+	for len(server.Messages()) == 0 {
+		time.Sleep(time.Millisecond)
+	}
+	path := filepath.Join(dir, "content", id.String())
+	whole, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Truncate(path, 1000); err != nil {
+		t.Fatal(err)
+	}
+	m := r.wait(id, func(m *spool.Message) bool { return m.Held != "" })
+	if err := os.WriteFile(path, whole, 0o600); err != nil { // the spool is checked in the end
+		t.Fatal(err)
+	}
+	for i, rcpt := range m.Recipients {
+		if want := i < 100; want != (rcpt.Status == spool.Relayed) {
+			t.Errorf("recipient %d: %+v", i, rcpt)
+		}
+	}
+	if n := len(server.Messages()); n != 1 {
+		t.Errorf("%d messages arrived, want 1", n)
 	}
 }
