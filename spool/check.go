@@ -4,10 +4,45 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"os"
 
 	bolt "go.etcd.io/bbolt"
 )
+
+// Examine checks the spool in dir while no runner has it (else the error is a
+// *LockedError), and changes nothing in it. It returns what is wrong; the error is
+// that it could not look.
+func Examine(dir string) (faults []error, err error) {
+	l, err := acquire(dir)
+	if err != nil {
+		return nil, err
+	}
+	defer l.close()
+	s := &Spool{dir: dir}
+	aside, err := s.SetAside()
+	if err != nil {
+		return nil, err
+	}
+	for _, a := range aside {
+		faults = append(faults, fmt.Errorf("%s: damaged, set aside and not salvaged yet: the next runner does that", a.Path))
+	}
+	switch err := verifyPath(s.path(dbFile)); {
+	case errors.Is(err, fs.ErrNotExist):
+		return faults, nil // nothing was ever stored
+	case errors.Is(err, ErrDamagedFile):
+		return append(faults, fmt.Errorf("%s: %w: the next runner sets it aside and salvages it", s.path(dbFile), err)), nil
+	case err != nil:
+		return nil, err
+	}
+	if s, err = OpenReadOnly(dir); err != nil {
+		return nil, err
+	}
+	if found, ok := s.Check().(interface{ Unwrap() []error }); ok {
+		faults = append(faults, found.Unwrap()...)
+	}
+	return faults, s.Close()
+}
 
 // Check reads the whole spool and reports everything that the state table does
 // not allow: damaged pages and records, content that is missing, damaged or

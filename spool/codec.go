@@ -49,6 +49,10 @@ func names(record []byte, id ID) bool {
 	return bytes.HasPrefix(record[4:], []byte(`{"id":"`+id.String()+`"`))
 }
 
+// isFinished reports whether a message's record is of a finished one, without
+// decoding it: within strings JSON has no such quotes.
+func isFinished(record []byte) bool { return bytes.Contains(record, []byte(`,"finished":"`)) }
+
 func decodeMessage(b []byte) (*Message, error) {
 	m := new(Message)
 	if err := decode(b, m); err != nil {

@@ -73,6 +73,24 @@ func (r *contentReader) Close() error {
 	return r.c.Close()
 }
 
+// tidyContent looks after content without a record at Open.
+func (s *Spool) tidyContent() error {
+	aside, err := s.SetAside()
+	if err != nil {
+		return err
+	}
+	switch {
+	case len(aside) > 0:
+		s.salvaging = true // whose it is will be known when that is over
+		return nil
+	case s.fresh:
+		// Somebody took spool.db away: what is left of the mail is not for us to remove.
+		_, err := s.moveOrphans()
+		return err
+	}
+	return s.sweepContent()
+}
+
 // sweepContent removes the content files that no record names: drafts that a
 // crash left, and those of messages that were finished just before one. It runs
 // before anything else may write.

@@ -66,6 +66,10 @@ func (s *Spool) NewDraft(proposed ID) (*Draft, error) {
 // taken is called with mu held.
 func (s *Spool) taken(tx *bolt.Tx, id ID) bool {
 	_, open := s.reserved[id]
+	if s.salvaging && !open {
+		_, err := os.Lstat(s.contentPath(id))
+		open = err == nil
+	}
 	key := id.key()
 	return open || tx.Bucket(bucketMessage).Get(key) != nil || tx.Bucket(bucketHistory).Get(key) != nil
 }
@@ -167,18 +171,29 @@ func (d *Draft) Commit(m *Message) (ID, error) {
 }
 
 func (d *Draft) put(tx *bolt.Tx, m *Message, record []byte) error {
-	key := d.id.key()
-	if !m.Content.File {
-		if err := tx.Bucket(bucketContent).Put(key, d.buf); err != nil {
-			return err
-		}
+	buf := d.buf
+	if buf == nil && !m.Content.File {
+		buf = []byte{}
 	}
-	if m.Submission != (SubmissionID{}) {
-		if err := tx.Bucket(bucketSubmission).Put(submissionKey(m), key); err != nil {
-			return err
-		}
+	if err := putContent(tx, m, buf); err != nil {
+		return err
 	}
 	return putRecord(tx, m, record)
+}
+
+// putContent stores what goes with the record of a message: its content, unless
+// that is nil, and the name of its submission.
+func putContent(tx *bolt.Tx, m *Message, content []byte) error {
+	key := m.ID.key()
+	if content != nil {
+		if err := tx.Bucket(bucketContent).Put(key, content); err != nil {
+			return err
+		}
+	}
+	if m.Submission == (SubmissionID{}) {
+		return nil
+	}
+	return tx.Bucket(bucketSubmission).Put(submissionKey(m), key)
 }
 
 // sync makes large content durable, its name in the directory included, before

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"hash/fnv"
 	"io"
+	"iter"
 	"os"
 )
 
@@ -288,6 +289,7 @@ func (p *page) branch(i int) (key []byte, child uint64) {
 type row struct {
 	key, value []byte
 	off        int64 // of the value in the file
+	head       int64 // of its page in the file
 	bucket     bool
 }
 
@@ -298,7 +300,7 @@ func (p *page) row(i int) row {
 	size := int(native.Uint32(e[8:]))
 	return row{
 		key: p.data[start:][:size:size], value: p.data[start+size:][:native.Uint32(e[12:])],
-		off: p.off + int64(start+size), bucket: native.Uint32(e)&bucketElement != 0,
+		off: p.off + int64(start+size), head: p.off, bucket: native.Uint32(e)&bucketElement != 0,
 	}
 }
 
@@ -319,6 +321,42 @@ func (p *page) ordered(lo, hi []byte) bool {
 		before = key
 	}
 	return true
+}
+
+// strayRows yields the rows of page id, if it is a leaf, each for itself: what is
+// wrong with one says nothing about the others, and they may end where the file is
+// cut off.
+func (d *pageFile) strayRows(id uint64) iter.Seq[row] {
+	return func(yield func(row) bool) {
+		p := &page{id: id, off: int64(id) * d.pageSize, leaf: true, data: make([]byte, pageHeader)}
+		if d.fill(p, 0, pageHeader) != nil || native.Uint64(p.data) != id || native.Uint16(p.data[8:]) != leafPage {
+			return
+		}
+		count := int64(native.Uint16(p.data[10:]))
+		room := min((int64(native.Uint32(p.data[12:]))+1)*d.pageSize, d.size-p.off)
+		table := int64(pageHeader) + elementSize*count
+		if table > room || d.grow(p, table) != nil {
+			return
+		}
+		for i := range count {
+			e := p.element(int(i))
+			start := pageHeader + elementSize*i + int64(native.Uint32(e[4:]))
+			key, value := int64(native.Uint32(e[8:])), int64(native.Uint32(e[12:]))
+			if start < table || key == 0 || start+key+value > room {
+				continue
+			}
+			b := make([]byte, key+value)
+			if _, err := d.r.ReadAt(b, p.off+start); err != nil {
+				continue
+			}
+			if !yield(row{
+				key: b[:key:key], value: b[key:], off: p.off + start + key, head: p.off,
+				bucket: native.Uint32(e)&bucketElement != 0,
+			}) {
+				return
+			}
+		}
+	}
 }
 
 // inline returns the leaf that is the value of a small bucket.

@@ -24,21 +24,30 @@ func (s *Spool) Record(id ID, a *Attempt) (*Message, error) {
 		if err := tx.Bucket(bucketAttempt).Put(key, row); err != nil {
 			return err
 		}
-		m.Attempts++
 		for _, o := range a.Outcomes {
 			if o.Recipient < 0 || o.Recipient >= len(m.Recipients) {
 				return fmt.Errorf("%s has no recipient %d", id, o.Recipient)
 			}
-			r := &m.Recipients[o.Recipient]
-			if r.Status.Settled() {
-				continue
-			}
-			r.Status, r.Next, r.Reply = o.Status, o.Next, o.Reply
-			r.Attempts++
 		}
+		m.Attempts++
+		m.apply(a)
 		m.Captured = m.Captured || a.Keep
 		return nil
 	})
+}
+
+// apply has an attempt decide what becomes of the recipients that it was for and
+// that are not settled.
+func (m *Message) apply(a *Attempt) {
+	for _, o := range a.Outcomes {
+		if o.Recipient < 0 || o.Recipient >= len(m.Recipients) {
+			continue
+		}
+		if r := &m.Recipients[o.Recipient]; !r.Status.Settled() {
+			r.Status, r.Next, r.Reply = o.Status, o.Next, o.Reply
+			r.Attempts++
+		}
+	}
 }
 
 // Hold stops all attempts for a message until Release. why must not be empty.

@@ -5,7 +5,9 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
+	"path/filepath"
 	"runtime/debug"
+	"time"
 
 	bolt "go.etcd.io/bbolt"
 )
@@ -14,8 +16,16 @@ import (
 // it has been synced and renamed.
 const newSuffix = ".new"
 
+// Aside is a damaged spool file that was set aside.
+type Aside struct {
+	Path string
+	// Err is what is wrong with it; nil when an earlier Open found it.
+	Err error
+}
+
 // openFile opens spool.db, making it when there is none. The whole file is checked
-// before bbolt sees it, and rewritten first if the spool had fenced itself.
+// before bbolt sees it, and rewritten first if the spool had fenced itself. One that
+// is damaged is set aside for Salvage, and a new one takes its place.
 func (s *Spool) openFile() (*bolt.DB, error) {
 	path := s.path(dbFile)
 	switch err := verifyPath(path); {
@@ -23,6 +33,9 @@ func (s *Spool) openFile() (*bolt.DB, error) {
 		if err := create(path); err != nil {
 			return nil, err
 		}
+		s.fresh = true
+	case errors.Is(err, ErrDamagedFile):
+		return s.startAnew(path, err)
 	case err != nil:
 		return nil, fmt.Errorf("%s: %w", path, err)
 	case s.lock.fenced():
@@ -37,6 +50,9 @@ func (s *Spool) openFile() (*bolt.DB, error) {
 		}
 	}
 	db, err := openDB(path, false)
+	if errors.Is(err, ErrDamagedFile) {
+		return s.startAnew(path, err)
+	}
 	if err != nil {
 		return nil, err
 	}
@@ -54,6 +70,27 @@ func verifyPath(path string) error {
 	}
 	defer f.Close()
 	return verify(f)
+}
+
+// startAnew sets a damaged file aside and opens an empty one in its place. It is
+// renamed, never removed: until Salvage is done the mail in it is nowhere else.
+func (s *Spool) startAnew(path string, why error) (*bolt.DB, error) {
+	aside := path + damagedInfix + time.Now().UTC().Format(asideTime)
+	err := os.Rename(path, aside)
+	if err == nil {
+		err = syncDir(filepath.Dir(path))
+	}
+	if err == nil {
+		err = create(path)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("%w: it cannot be set aside: %w", why, err)
+	}
+	s.found = Aside{Path: aside, Err: why}
+	if err := s.lock.setFenced(false); err != nil {
+		return nil, err
+	}
+	return openDB(path, false)
 }
 
 // openDB has bbolt open a database. A panic of bbolt is ErrDamagedFile; what it

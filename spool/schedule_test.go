@@ -207,7 +207,7 @@ func TestNewerFormatIsRefusedAndLeftAlone(t *testing.T) {
 	}
 	spooltest.Put(t, s, "x", "a@x.test")
 	spooltest.Close(t, s)
-	for _, version := range []string{"3", "77", "", "x", "0"} {
+	for _, version := range []string{"3", "77"} {
 		edit(t, dir, func(tx *bolt.Tx) error { return tx.Bucket([]byte("meta")).Put([]byte("version"), []byte(version)) })
 		for name, open := range map[string]func() (*spool.Spool, error){
 			"Open":         func() (*spool.Spool, error) { return spool.Open(dir, spool.Options{}) },

@@ -100,9 +100,15 @@ type Spool struct {
 	why       error         // set before that
 	broken    atomic.Bool   // bbolt may have panicked: its locks are not to be trusted
 
+	found Aside // what Open set aside
+	fresh bool  // Open found no spool.db
+
 	mu       sync.Mutex
 	reserved map[ID]struct{} // guarded by mu: IDs of open drafts
 	swept    []byte          // guarded by mu: where SweepSubmissions goes on
+	// salvaging, guarded by mu: a file that was set aside may have messages whose
+	// content is in content/.
+	salvaging bool
 }
 
 // Options are how a spool is opened. The zero value is usable.
@@ -162,7 +168,7 @@ func (s *Spool) open() error {
 	}
 	s.db = db
 	if err = s.migrate(); err == nil {
-		err = s.sweepContent()
+		err = s.tidyContent()
 	}
 	if err == nil {
 		s.reserve, err = openReserve(s.dir)

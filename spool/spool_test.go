@@ -13,6 +13,8 @@ import (
 	"testing"
 	"time"
 
+	bolt "go.etcd.io/bbolt"
+
 	"postino/spool"
 	"postino/spool/spooltest"
 )
@@ -520,17 +522,63 @@ func TestOneRunnerPerSpool(t *testing.T) {
 	}
 }
 
-func TestForeignDatabaseIsLeftAlone(t *testing.T) {
-	dir := t.TempDir()
-	path := filepath.Join(dir, "spool.db")
-	if err := os.WriteFile(path, []byte("precious"), 0o600); err != nil {
+// What is no spool is damaged beyond salvage for us, and may be dear to somebody.
+func TestForeignFileIsSetAsideUnchanged(t *testing.T) {
+	foreign := filepath.Join(t.TempDir(), "foreign.db")
+	db, err := bolt.Open(foreign, 0o600, nil)
+	if err != nil {
 		t.Fatal(err)
 	}
-	if _, err := spool.Open(dir, spool.Options{}); err == nil {
-		t.Error("opened a file that is no spool")
+	err = db.Update(func(tx *bolt.Tx) error {
+		_, err := tx.CreateBucket([]byte("theirs"))
+		return err
+	})
+	if err = errors.Join(err, db.Close()); err != nil {
+		t.Fatal(err)
 	}
-	if b, err := os.ReadFile(path); err != nil || string(b) != "precious" {
-		t.Errorf("the file was changed: %q, %v", b, err)
+	theirs, err := os.ReadFile(foreign)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for name, text := range map[string][]byte{
+		"text": []byte("precious"), "empty": {}, "short": make([]byte, 4096), "zeroes": make([]byte, 1<<20), "database": theirs,
+	} {
+		t.Run(name, func(t *testing.T) {
+			dir := t.TempDir()
+			if err := os.WriteFile(filepath.Join(dir, "spool.db"), text, 0o600); err != nil {
+				t.Fatal(err)
+			}
+			if _, err := spool.OpenReadOnly(dir); err == nil {
+				t.Error("opened a file that is no spool")
+			}
+			s := spooltest.Open(t, dir, spool.Options{})
+			spooltest.Put(t, s, "x", "a@x.test")
+			aside, err := s.SetAside()
+			if err != nil || len(aside) != 1 || !errors.Is(aside[0].Err, spool.ErrDamagedFile) {
+				t.Fatalf("SetAside = %v, %v", aside, err)
+			}
+			r, err := s.Salvage(t.Context(), aside[0].Path)
+			if err != nil || r.Queued+r.Held+r.Finished+r.Known+len(r.Partial) != 0 || len(r.Faults) == 0 {
+				t.Errorf("Salvage = %+v, %v", r, err)
+			}
+			if b, err := os.ReadFile(aside[0].Path); err != nil || !bytes.Equal(b, text) {
+				t.Errorf("the file was changed: %d octets, %v", len(b), err)
+			}
+		})
+	}
+}
+
+// Where there is no telling what is in the directory, nothing is made in it.
+func TestUnreadableSpoolIsAnErrorAndStaysAsItIs(t *testing.T) {
+	dir := t.TempDir()
+	if err := os.Mkdir(filepath.Join(dir, "spool.db"), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := spool.Open(dir, spool.Options{}); err == nil || errors.Is(err, spool.ErrDamagedFile) {
+		t.Errorf("Open = %v, want an error that is no damage", err)
+	}
+	if info, err := os.Stat(filepath.Join(dir, "spool.db")); err != nil || !info.IsDir() {
+		t.Errorf("it was replaced: %v", err)
 	}
 }
 

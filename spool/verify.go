@@ -6,6 +6,7 @@ import (
 	"io"
 	"os"
 	"slices"
+	"strconv"
 
 	"golang.org/x/sys/unix"
 )
@@ -183,6 +184,10 @@ func checkRow(bucket string, r row) error {
 		}
 	case string(bucketAttempt):
 		what = checkSum(r.value)
+	case string(bucketMeta):
+		if n, err := strconv.Atoi(string(r.value)); err != nil || n < 1 {
+			return fmt.Errorf("spool format %q, which no postino ever wrote", r.value)
+		}
 	}
 	if what != nil {
 		return fmt.Errorf("%s %s: %w", bucket, keyID(r.key), what)

@@ -209,6 +209,8 @@ func (svc *service) run(ctx context.Context) error {
 	defer ctrl()
 	runCtx, stopRunner := context.WithCancel(context.WithoutCancel(ctx))
 	defer stopRunner()
+	salvaged := svc.salvage(runCtx)
+	defer func() { stopRunner(); <-salvaged }()
 	ran := make(chan error, 1)
 	go func() { ran <- svc.runner.Run(runCtx, svc.spool) }()
 
@@ -219,7 +221,7 @@ func (svc *service) run(ctx context.Context) error {
 			<-ran
 			return err
 		}
-		if again = svc.wait(ctx, ran); !again {
+		if again = svc.wait(ctx, ran, salvaged); !again {
 			stopRunner() // no new attempts, while submissions under way end
 		}
 		end(again)
@@ -231,7 +233,7 @@ func (svc *service) run(ctx context.Context) error {
 
 // wait returns when submissions have to stop: for good, or, when the result is
 // true, to find out whether nothing is left to do.
-func (svc *service) wait(ctx context.Context, ran chan error) bool {
+func (svc *service) wait(ctx context.Context, ran chan error, salvaged <-chan struct{}) bool {
 	poll := time.NewTicker(idlePoll)
 	defer poll.Stop()
 	busy := time.Now()
@@ -247,13 +249,52 @@ func (svc *service) wait(ctx context.Context, ran chan error) bool {
 		case <-svc.hangup:
 			svc.reload()
 		case <-poll.C:
-			if !svc.untilEmpty || svc.runner.Pending() > 0 || svc.dropsNeedRoom() {
+			if !svc.untilEmpty || svc.runner.Pending() > 0 || svc.dropsNeedRoom() || !closed(salvaged) {
 				busy = time.Now()
 			} else if time.Since(busy) > linger {
 				return true
 			}
 		}
 	}
+}
+
+func closed(c <-chan struct{}) bool {
+	select {
+	case <-c:
+		return true
+	default:
+		return false
+	}
+}
+
+// salvage brings back what is in damaged spool files, while new mail is taken and
+// delivered: that must not wait for the reading of a gigabyte. The channel is closed
+// when it is done, or ctx is.
+func (svc *service) salvage(ctx context.Context) <-chan struct{} {
+	done := make(chan struct{})
+	aside, err := svc.spool.SetAside()
+	if err != nil {
+		svc.log.Error("damaged spool files not found", "err", err)
+	}
+	for _, f := range aside {
+		svc.log.Error("spool file damaged and set aside, its mail is being salvaged; check the disk", "file", f.Path, "err", f.Err)
+	}
+	go func() {
+		defer close(done)
+		for _, f := range aside {
+			r, err := svc.spool.Salvage(ctx, f.Path)
+			if err != nil {
+				svc.log.Error("spool file not salvaged, the next start or \"postino spool salvage\" tries again", "file", f.Path, "err", err)
+				continue
+			}
+			svc.log.Warn("spool file salvaged; look at what is held (postino queue --status held), keep the file until nothing is missed",
+				"file", f.Path, "queued", r.Queued, "held", r.Held, "finished", r.Finished, "known", r.Known, "partial", len(r.Partial))
+			for _, p := range r.Partial {
+				svc.log.Warn("partly salvaged", "what", p)
+			}
+		}
+	}()
+	return done
 }
 
 // dropsNeedRoom reports whether mail waits in drop/ for a full disk to have room.

@@ -140,6 +140,7 @@ func (s *Server) routes() http.Handler {
 		"POST /flush":       s.admin(s.flush),
 		"POST /yield":       s.admin(s.yield),
 		"POST /reload":      s.admin(s.reload),
+		"POST /compact":     s.admin(s.compact),
 	}
 	for _, v := range Verbs() {
 		handlers["GET /"+string(v)] = s.preview(v)

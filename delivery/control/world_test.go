@@ -125,6 +125,8 @@ func helper(dir, what string, args []string) {
 	verdict("resume", err)
 	verdict("yield", c.Yield(ctx))
 	verdict("reload", c.Reload(ctx))
+	_, err = c.Compact(ctx)
+	verdict("compact", err)
 	for _, err = range c.Preview(ctx, control.Delete, control.Selection{}) {
 	}
 	verdict("preview", err)
