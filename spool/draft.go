@@ -121,18 +121,8 @@ func (d *Draft) write(p []byte) (int, error) {
 // draft is used up, whatever the result.
 func (d *Draft) Commit(m *Message) (ID, error) {
 	defer d.release()
-	m.ID, m.Size, m.EightBit = d.id, d.size, d.high
-	m.Content = Content{File: d.file != nil, Sum: d.sum}
-	if err := d.sync(); err != nil {
-		d.removeFile()
-		if noRoom(err) { // a file system may find out late
-			err = fmt.Errorf("%w: %w", ErrNoSpace, err)
-		}
-		return 0, fmt.Errorf("content of %s: %w", d.id, err)
-	}
-	record, err := encode(m)
+	record, err := d.prepare(m)
 	if err != nil {
-		d.removeFile()
 		return 0, err
 	}
 	id, stored := d.id, m

@@ -13,9 +13,11 @@ type Message struct {
 	Submission SubmissionID `json:"submission,omitzero"`
 	Arrived    time.Time    `json:"arrived"`
 	// Sender is the reverse-path; the zero Address is the null one.
-	Sender     address.Address `json:"sender"`
-	Recipients []Recipient     `json:"recipients"`
-	Origin     Origin          `json:"origin"`
+	Sender address.Address `json:"sender"`
+	// BareSender: it was given without a domain, as Recipient.Bare.
+	BareSender bool        `json:"bare_sender,omitempty"`
+	Recipients []Recipient `json:"recipients"`
+	Origin     Origin      `json:"origin"`
 	// Return and EnvelopeID are the DSN parameters RET and ENVID (RFC 3461), the
 	// latter decoded; empty when the submitter gave none.
 	Return     string `json:"return,omitempty"`
@@ -42,6 +44,8 @@ type Message struct {
 	Content Content `json:"content"`
 	// Attempts counts the attempts recorded so far, whoever they were for.
 	Attempts int `json:"attempts,omitempty"`
+	// Reports are the IDs of the delivery reports that were sent about the message.
+	Reports []ID `json:"reports,omitempty"`
 	// Finished is when the last recipient was settled; zero while one is not.
 	Finished time.Time `json:"finished,omitzero"`
 	// Captured says that the content is kept for reading after the end.
@@ -115,6 +119,13 @@ type Recipient struct {
 	Next time.Time `json:"next,omitzero"`
 	// Reply is the last outcome; the zero Reply before the first attempt.
 	Reply Reply `json:"reply"`
+	// Bare: it was given without a domain, or as one of localhost, and so is this
+	// machine's whatever the domain that completed it. Final: it is a mailbox, and no
+	// alias is looked up for it.
+	Bare  bool `json:"bare,omitempty"`
+	Final bool `json:"final,omitempty"`
+	// Warned says that the sender was told that it is late.
+	Warned bool `json:"warned,omitempty"`
 	// Notify and Original are the DSN parameters NOTIFY and ORCPT (RFC 3461).
 	Notify   []string `json:"notify,omitempty"`
 	Original string   `json:"original,omitempty"`
@@ -156,6 +167,9 @@ type Attempt struct {
 	TLS string `json:"tls,omitempty"`
 	// Outcomes has one entry for each recipient attempted.
 	Outcomes []Outcome `json:"outcomes"`
+	// Children take the place of recipients that were expanded. Addresses that the
+	// message has already are left out.
+	Children []Recipient `json:"children,omitempty"`
 	// Keep: the content is to be kept for reading when the message is finished.
 	Keep bool `json:"-"`
 }
@@ -167,6 +181,10 @@ type Outcome struct {
 	Status    Status    `json:"status"`
 	Next      time.Time `json:"next,omitzero"`
 	Reply     Reply     `json:"reply"`
+	// Final: see Recipient. With Status Queued that is all there is to the outcome.
+	Final bool `json:"final,omitempty"`
+	// Warned: a report with the attempt tells the sender that it is late.
+	Warned bool `json:"warned,omitempty"`
 }
 
 // Batch is the work of one attempt: a message and those of its recipients that

@@ -4,6 +4,7 @@ import (
 	"encoding/binary"
 	"fmt"
 	"os"
+	"slices"
 	"time"
 
 	bolt "go.etcd.io/bbolt"
@@ -13,8 +14,13 @@ import (
 
 // Record stores what an attempt did. Recipients that are settled stay so. When
 // the last one is, the message is finished in the same transaction: history
-// written, record and content gone. The result is the message as it is now.
-func (s *Spool) Record(id ID, a *Attempt) (*Message, error) {
+// written, record and content gone. So are the reports queued, which are used up
+// whatever the result. The result is the message as it is now.
+func (s *Spool) Record(id ID, a *Attempt, reports ...*Report) (m *Message, err error) {
+	defer func() { finishReports(reports, err) }()
+	if err := prepareReports(reports); err != nil {
+		return nil, err
+	}
 	return s.change(id, func(tx *bolt.Tx, m *Message) error {
 		row, err := encode(a)
 		if err != nil {
@@ -24,6 +30,10 @@ func (s *Spool) Record(id ID, a *Attempt) (*Message, error) {
 		if err := tx.Bucket(bucketAttempt).Put(key, row); err != nil {
 			return err
 		}
+		settled := make([]bool, len(m.Recipients))
+		for i := range m.Recipients {
+			settled[i] = m.Recipients[i].Status.Settled()
+		}
 		for _, o := range a.Outcomes {
 			if o.Recipient < 0 || o.Recipient >= len(m.Recipients) {
 				return fmt.Errorf("%s has no recipient %d", id, o.Recipient)
@@ -32,7 +42,13 @@ func (s *Spool) Record(id ID, a *Attempt) (*Message, error) {
 		m.Attempts++
 		m.apply(a)
 		m.Captured = m.Captured || a.Keep
-		return nil
+		return putReports(tx, m, reports, settled)
+	}, func() {
+		for _, r := range reports {
+			if r.queued {
+				s.notify(r.Message)
+			}
+		}
 	})
 }
 
@@ -44,10 +60,50 @@ func (m *Message) apply(a *Attempt) {
 			continue
 		}
 		if r := &m.Recipients[o.Recipient]; !r.Status.Settled() {
-			r.Status, r.Next, r.Reply = o.Status, o.Next, o.Reply
-			r.Attempts++
+			r.take(o)
 		}
 	}
+	m.adopt(a.Children)
+}
+
+// take is what an attempt does to a recipient.
+func (r *Recipient) take(o Outcome) {
+	r.Final = r.Final || o.Final
+	if o.Status == Queued {
+		return // nothing was attempted
+	}
+	r.Status, r.Next, r.Reply = o.Status, o.Next, o.Reply
+	r.Attempts++
+	r.Warned = r.Warned || o.Warned
+}
+
+// adopt adds recipients, those that are there already left out.
+func (m *Message) adopt(children []Recipient) {
+	if len(children) == 0 {
+		return
+	}
+	known := make(map[string]bool, len(m.Recipients)+len(children))
+	for i := range m.Recipients {
+		known[m.Recipients[i].Address.Key()] = true
+	}
+	for _, c := range children {
+		if key := c.Address.Key(); !known[key] {
+			known[key] = true
+			m.UTF8 = m.UTF8 || c.Address.UTF8()
+			m.Recipients = append(m.Recipients, c)
+		}
+	}
+}
+
+// After is the message as it will be when an attempt with these outcomes has been
+// recorded; m stays as it is.
+func (m *Message) After(outcomes []Outcome) *Message {
+	after := *m
+	after.Recipients = slices.Clone(m.Recipients)
+	for _, o := range outcomes {
+		after.Recipients[o.Recipient].take(o)
+	}
+	return &after
 }
 
 // Hold stops all attempts for a message until Release. why must not be empty.
@@ -86,8 +142,9 @@ func (s *Spool) Fail(id ID, reply Reply) (*Message, error) {
 }
 
 // change is one arrow of the state table: it reads a message, has f change it,
-// and writes it back or, when it is settled, finishes it.
-func (s *Spool) change(id ID, f func(*bolt.Tx, *Message) error) (*Message, error) {
+// and writes it back or, when it is settled, finishes it. after is called when that
+// is on disk.
+func (s *Spool) change(id ID, f func(*bolt.Tx, *Message) error, after ...func()) (*Message, error) {
 	var m *Message
 	err := s.update(func(tx *bolt.Tx) error {
 		v := tx.Bucket(bucketMessage).Get(id.key())
@@ -105,7 +162,12 @@ func (s *Spool) change(id ID, f func(*bolt.Tx, *Message) error) (*Message, error
 			return settle(tx, m)
 		}
 		return putMessage(tx, m)
-	}, func() { s.notify(m) })
+	}, func() {
+		s.notify(m)
+		for _, f := range after {
+			f()
+		}
+	})
 	if err != nil {
 		return nil, err
 	}

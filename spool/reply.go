@@ -23,6 +23,8 @@ type Reply struct {
 	Command string `json:"command"`
 	// TLS is how the connection was protected: "TLS1.3 verified", "" in plaintext.
 	TLS string `json:"tls,omitempty"`
+	// Notifies says that the next hop took over to report success (RFC 3461 §5.2.1).
+	Notifies bool `json:"notifies,omitempty"`
 	// Maybe says that the connection ended after the end of the content and before
 	// the answer to it: the remote may have taken the message (RFC 1047).
 	Maybe bool `json:"maybe_delivered,omitempty"`

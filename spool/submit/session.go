@@ -104,6 +104,7 @@ func (s *session) Mail(from string, o *smtp.MailOptions) error {
 	tx.msg = &spool.Message{
 		Submission: s.submission,
 		Sender:     sender,
+		BareSender: from != "" && isBare(from),
 		Origin:     s.conn.origin,
 		Return:     string(o.Return),
 		EnvelopeID: o.EnvelopeID,
@@ -146,6 +147,12 @@ func (tx *transaction) path(p string) (address.Address, error) {
 	return a, err
 }
 
+// isBare reports whether a path, as go-smtp gives it, is a name of this machine.
+func isBare(path string) bool {
+	a, err := parsePath(path)
+	return err == nil && (a.Domain == "" || strings.EqualFold(a.Domain, "localhost"))
+}
+
 // parsePath turns what go-smtp made of a path into an address: it has removed the
 // quotes of the local part, so that only the last @ separates.
 func parsePath(p string) (address.Address, error) {
@@ -179,7 +186,7 @@ func (s *session) Rcpt(to string, o *smtp.RcptOptions) error {
 		}
 	}
 	tx.seen[a.Key()] = true
-	r := spool.Recipient{Address: a, Status: spool.Queued}
+	r := spool.Recipient{Address: a, Status: spool.Queued, Bare: isBare(to)}
 	for _, n := range o.Notify {
 		r.Notify = append(r.Notify, string(n))
 	}
