@@ -1,6 +1,7 @@
 package cmd_test
 
 import (
+	"slices"
 	"strings"
 	"testing"
 
@@ -19,6 +20,7 @@ func TestEachRecipientHasItsOwnOutcome(t *testing.T) {
 	b.start()
 	b.sendmail("Subject: three\n\nhi\n", "-f", "me@web.test", "alice@example.org", "bob@example.org", "carol@example.org")
 	b.log.await(t, "msg=attempt", "carol@example.org", "status=deferred")
+	b.log.await(t, "msg=finished") // the report about bob
 
 	m := b.one()
 	for address, want := range map[string]string{
@@ -45,16 +47,22 @@ func TestEachRecipientHasItsOwnOutcome(t *testing.T) {
 
 	s.SetRules()
 	b.postino("retry", m.ID)
-	b.log.await(t, "msg=finished")
+	b.log.await(t, "msg=finished", m.ID)
 	var got []string
 	for _, m := range s.Messages() {
 		got = append(got, strings.Join(m.To, ","))
 	}
-	if strings.Join(got, " ") != "alice@example.org carol@example.org" {
-		t.Errorf("sent to %q, want alice, then carol, each once", got)
+	slices.Sort(got)
+	if strings.Join(got, " ") != "alice@example.org carol@example.org me@web.test" {
+		t.Errorf("sent to %q, want alice and carol, and a report to me, each once", got)
 	}
-	if tr := b.trace(m.ID); tr.Status != "finished" || tr.status("bob@example.org") != "failed" || len(tr.Attempts) != 2 {
+	tr := b.trace(m.ID)
+	if tr.Status != "finished" || tr.status("bob@example.org") != "failed" || len(tr.Attempts) != 2 || len(tr.Reports) != 1 {
 		t.Errorf("trace: %+v", tr)
+	}
+	report := messageWith(t, s, `Not delivered: "three" to bob@example.org`)
+	if report == nil || report.From != "" || !strings.Contains(string(report.Data), "550 5.1.1 no such user") {
+		t.Errorf("the report is %+v", report)
 	}
 }
 
@@ -85,10 +93,10 @@ func TestDeferredMailIsRetried(t *testing.T) {
 // What has waited too long fails, and says with what it was refused last.
 func TestMailExpires(t *testing.T) {
 	t.Parallel()
-	s, b := plainRelay(t, relaytest.Rule{At: "RCPT", Reply: "450 4.2.1 not now"})
+	s, b := plainRelay(t, relaytest.Rule{At: "RCPT", Arg: "alice@", Reply: "450 4.2.1 not now"})
 	b.configure(relayTo(s.Port()) + "[retry]\nfirst = \"100ms\"\nmax = \"100ms\"\nlifetime = \"500ms\"\n")
 	b.start()
-	b.sendmail("Subject: too late\n\nhi\n", "alice@example.org")
+	b.sendmail("Subject: too late\n\nhi\n", "-N", "never", "alice@example.org")
 	b.log.await(t, "msg=attempt", "status=failed")
 	b.log.await(t, "msg=finished")
 	tr := b.trace("too late")

@@ -19,6 +19,7 @@ type message struct {
 	Recipients []struct {
 		Address  string
 		Status   string
+		Reports  []string `json:"reports"`
 		Attempts int
 		Next     string
 		Reply    *reply
@@ -29,6 +30,7 @@ type message struct {
 	Via       string
 	PID       int
 	Program   string
+	Reports   []string `json:"reports"`
 	Attempts  []struct {
 		Hop        string
 		TLS        string

@@ -4,6 +4,7 @@ import (
 	"net/netip"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 )
 
@@ -32,7 +33,52 @@ func (r *reader) check() {
 	}
 	r.checkPath("aliases.file", c.Aliases.File)
 	if c.Relay != nil {
-		r.checkRelay(c.Relay)
+		r.checkRelay("relay.", c.Relay)
+	}
+	for i := range c.Routes {
+		r.checkRoute("route."+strconv.Itoa(i)+".", &c.Routes[i])
+	}
+	r.checkMX(&c.MX)
+	for _, a := range []struct{ key, value string }{{"redirect_to", c.RedirectTo}, {"bounce_to", c.BounceTo}} {
+		if a.value != "" && !isAddress(a.value) {
+			r.failAt(keys{a.key}, "%s is not an address: write one such as ops@example.com", quote(a.value))
+		}
+	}
+	if c.Mode == Redirect && c.RedirectTo == "" {
+		r.failAt(keys{"redirect_to", "mode"}, `missing: mode "redirect" needs to know where to`)
+	}
+}
+
+// checkRoute checks a route, and takes the relay out of one that has another
+// transport.
+func (r *reader) checkRoute(table string, route *Route) {
+	for _, p := range append(slices.Clone(route.Recipients), route.Senders...) {
+		if !isPattern(p) {
+			r.failAt(keys{table + "recipients", table + "senders"}, `%s is no pattern: write "@domain", an address or "*"`, quote(p))
+		}
+	}
+	if len(route.Recipients)+len(route.Senders) == 0 {
+		r.failAt(keys{table + "recipients"}, "missing: say whom the route is for, by recipients or senders")
+	}
+	if route.Transport.Kind == ViaRelay {
+		r.checkRelay(table, route.Relay)
+		return
+	}
+	for _, s := range route.Relay.settings(table) {
+		if _, written := r.at[s.key]; written {
+			r.failAt(keys{s.key}, "belongs to a smarthost, and this route has a transport: keep one of them")
+		}
+	}
+	route.Relay = nil
+}
+
+func (r *reader) checkMX(mx *MX) {
+	if mx.Resolver == "" {
+		return
+	}
+	_, err := netip.ParseAddrPort(mx.Resolver)
+	if _, plain := netip.ParseAddr(mx.Resolver); err != nil && plain != nil {
+		r.failAt(keys{"mx.resolver"}, `%s is not the address of a resolver: write an IP address, with a port if it is not 53: "127.0.0.1:5353"`, quote(mx.Resolver))
 	}
 }
 
@@ -45,34 +91,37 @@ func (r *reader) checkPath(key, path string) {
 
 const domainForm = `write letters, digits and hyphens with dots between, such as "mail.example.com"`
 
-func (r *reader) checkRelay(relay *Relay) {
+// checkRelay checks the relay in a table: "relay.", "route.0.".
+func (r *reader) checkRelay(table string, relay *Relay) {
 	switch {
 	case len(relay.Host) == 0 || relay.Host[0] == "":
-		r.failAt(keys{"relay.host"}, "missing: name the smarthost, or remove [relay]")
-	case len(relay.Host) > 1:
-		r.failAt(keys{"relay.host"}, "a list of more than one is not supported by this version: write one host")
-	case !isHost(relay.Host[0]):
-		r.failAt(keys{"relay.host"}, "%s is neither a domain name nor an IP address: write one of them, and a port as relay.port", quote(relay.Host[0]))
+		r.failAt(keys{table + "host"}, "missing: name the smarthost, or remove the table")
+	case slices.ContainsFunc(relay.Host, func(h string) bool { return !isHost(h) }):
+		bad := relay.Host[slices.IndexFunc(relay.Host, func(h string) bool { return !isHost(h) })]
+		r.failAt(keys{table + "host"}, "%s is neither a domain name nor an IP address: write one of them, and a port as %s", quote(bad), shown(table+"port"))
 	}
-	r.checkPath("relay.ca_file", relay.CAFile)
-	r.checkPath("relay.password_file", relay.PasswordFile)
+	r.checkPath(table+"ca_file", relay.CAFile)
+	r.checkPath(table+"password_file", relay.PasswordFile)
 	if c := relay.Credential; c == "." || c == ".." || strings.Contains(c, "/") {
-		r.failAt(keys{"relay.credential"}, "%s is not the name of a credential: write what stands before the colon in LoadCredential=", quote(c))
+		r.failAt(keys{table + "credential"}, "%s is not the name of a credential: write what stands before the colon in LoadCredential=", quote(c))
 	}
-	r.checkCredentials(relay)
+	r.checkCredentials(table, relay)
 }
 
 // checkCredentials refuses half of a user name and password, two passwords, and
 // the network hearing them.
-func (r *reader) checkCredentials(relay *Relay) {
+func (r *reader) checkCredentials(table string, relay *Relay) {
 	sources := relay.passwordSources()
+	for i := range sources {
+		sources[i] = table + sources[i]
+	}
 	explicit := relay.Auth == AuthPlain || relay.Auth == AuthLogin
 	if len(sources) > 1 {
-		r.failAt(keys{sources[1]}, "a second password, besides %s: keep one of them", sources[0])
+		r.failAt(keys{sources[1]}, "a second password, besides %s: keep one of them", shown(sources[0]))
 	}
 	if relay.Auth == AuthNone {
 		if relay.Credentials() {
-			r.failAt(keys{"relay.auth"}, `"none" contradicts %s: remove one of them`, firstCredential(relay))
+			r.failAt(keys{table + "auth"}, `"none" contradicts %s: remove one of them`, shown(firstCredential(table, relay)))
 		}
 		return
 	}
@@ -80,23 +129,23 @@ func (r *reader) checkCredentials(relay *Relay) {
 		return
 	}
 	if relay.Username == "" {
-		r.failAt(keys{"relay.username", "relay.auth"}, "missing: AUTH needs a user name besides the password")
+		r.failAt(keys{table + "username", table + "auth"}, "missing: AUTH needs a user name besides the password")
 	}
 	if len(sources) == 0 {
-		r.failAt(keys{"relay.password_file", "relay.username", "relay.auth"},
+		r.failAt(keys{table + "password_file", table + "username", table + "auth"},
 			"missing: AUTH needs a password besides the user name: write it, or password_command, credential or password")
 	}
 	unsafe := relay.TLS == NoTLS || relay.TLS == Opportunistic
-	if unsafe && len(relay.Host) == 1 && !isLoopback(relay.Host[0]) {
-		r.failAt(keys{"relay.tls"}, `%q with credentials: never credentials in plaintext: write "starttls" or "implicit"`, relay.TLS)
+	if unsafe && slices.ContainsFunc(relay.Host, func(h string) bool { return !isLoopback(h) }) {
+		r.failAt(keys{table + "tls"}, `%q with credentials: never credentials in plaintext: write "starttls" or "implicit"`, relay.TLS)
 	}
 }
 
-func firstCredential(relay *Relay) string {
+func firstCredential(table string, relay *Relay) string {
 	if relay.Username != "" {
-		return "relay.username"
+		return table + "username"
 	}
-	return relay.passwordSources()[0]
+	return table + relay.passwordSources()[0]
 }
 
 // keys are what a rule is about: the first is named, and the first that is
@@ -112,7 +161,7 @@ func (r *reader) failAt(about keys, format string, args ...any) {
 			break
 		}
 	}
-	r.fail(offset, about[0]+": "+format, args...)
+	r.fail(offset, shown(about[0])+": "+format, args...)
 }
 
 const (

@@ -26,6 +26,7 @@ const (
 
 	mailnameFile = "/etc/mailname"
 
+	portSMTP        = 25  // RFC 5321 §4.5.4.2
 	portSubmission  = 587 // RFC 6409 §3.1
 	portSubmissions = 465 // RFC 8314 §7.3
 )
@@ -40,8 +41,15 @@ type Config struct {
 	LocalDomains   []string
 	MaxMessageSize Size
 	Mode           Mode
-	// Relay is the smarthost; nil when the file has no [relay] table.
-	Relay    *Relay
+	// RedirectTo gets all mail in mode Redirect. BounceTo gets a copy of each report
+	// of a failure; empty is nobody. Both are addresses.
+	RedirectTo, BounceTo string
+	// Relay is the smarthost; nil when the file has no [relay] table, and mail goes
+	// directly by MX.
+	Relay *Relay
+	// Routes are looked at before Relay, in this order.
+	Routes   []Route
+	MX       MX
 	Aliases  Aliases
 	Local    Local
 	Retry    Retry
@@ -53,7 +61,7 @@ type Config struct {
 
 // Relay is the smarthost and how it is spoken to.
 type Relay struct {
-	// Host holds exactly one name or IP address in this version.
+	// Host holds at least one name or IP address, in the order to try them.
 	Host Hosts
 	// Port is never 0 after Parse: what is not written follows from TLS.
 	Port int
@@ -78,6 +86,18 @@ type Relay struct {
 // Hosts are names or IP addresses, in the order to try them.
 type Hosts []string
 
+// MX is how mail goes to the exchangers of its recipients' domains.
+type MX struct {
+	Port int
+	TLS  MXPolicy
+	// Resolver is "address" or "address:port" of the DNS resolver to ask; empty means
+	// those of /etc/resolv.conf.
+	Resolver string
+	IP       IPFamily
+	// AllowLoopback takes an exchanger that is this machine for a destination.
+	AllowLoopback bool
+}
+
 // Local is what happens to mail for LocalDomains that no alias takes.
 type Local struct{ Deliver LocalDelivery }
 
@@ -87,7 +107,8 @@ type Aliases struct{ File string }
 
 // Retry is the schedule of attempts: the first wait, the longest wait, and the
 // age at which a message is given up (RFC 5321 §4.5.4.1). First ≤ Max ≤ Lifetime.
-type Retry struct{ First, Max, Lifetime Duration }
+// WarnAfter is the age at which its sender is told that it is late.
+type Retry struct{ First, Max, Lifetime, WarnAfter Duration }
 
 // Timeouts bound each wait of an SMTP client (RFC 5321 §4.5.3.2).
 type Timeouts struct {
@@ -128,7 +149,8 @@ func Default() *Config {
 		Mode:           Deliver,
 		Aliases:        Aliases{File: "/etc/aliases"},
 		Local:          Local{Deliver: LocalNone},
-		Retry:          Retry{First: minutes(5), Max: hours(4), Lifetime: 5 * day},
+		MX:             MX{Port: portSMTP, TLS: MXAuto, IP: AnyIP},
+		Retry:          Retry{First: minutes(5), Max: hours(4), Lifetime: 5 * day, WarnAfter: hours(4)},
 		Timeouts: Timeouts{
 			Connect:  Duration(30 * time.Second),
 			Greeting: minutes(5),

@@ -23,7 +23,7 @@ func manual(t *testing.T) (page string, keys []string, text map[string]string) {
 		if strings.HasPrefix(line, ".Sh ") {
 			table, key = "", ""
 		} else if name, found := strings.CutPrefix(line, ".Ss The ["); found {
-			table, _, _ = strings.Cut(name, "]")
+			table, _, _ = strings.Cut(strings.TrimPrefix(name, "["), "]")
 			table, key = table+".", ""
 		} else if name, found := strings.CutPrefix(line, ".It Ic "); found {
 			name, _, _ = strings.Cut(name, " ")
@@ -37,8 +37,13 @@ func manual(t *testing.T) (page string, keys []string, text map[string]string) {
 }
 
 func TestManualHasEveryKeyInOrder(t *testing.T) {
-	if _, got, _ := manual(t); !slices.Equal(got, keyNames()) {
-		t.Errorf("postino.toml(5) describes\n%q\nthis version has\n%q", got, keyNames())
+	// A route has the keys of the relay; the manual says so once.
+	want := slices.DeleteFunc(keyNames(), func(key string) bool {
+		name, ofRoute := strings.CutPrefix(key, "route.")
+		return ofRoute && slices.Contains(keyNames(), "relay."+name)
+	})
+	if _, got, _ := manual(t); !slices.Equal(got, want) {
+		t.Errorf("postino.toml(5) describes\n%q\nthis version has\n%q", got, want)
 	}
 }
 

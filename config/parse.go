@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"maps"
 	"slices"
+	"strconv"
 	"strings"
 	"unicode/utf8"
 
@@ -32,6 +33,11 @@ func Parse(name string, data []byte) (*Config, error) {
 	if _, isTable := r.tree["relay"].(map[string]any); isTable {
 		r.config.Relay = defaultRelay()
 	}
+	if list, isList := r.tree["route"].([]map[string]any); isList {
+		for range list {
+			r.config.Routes = append(r.config.Routes, Route{Relay: defaultRelay()})
+		}
+	}
 	r.read()
 	if len(r.problems) == 0 {
 		r.check()
@@ -39,13 +45,20 @@ func Parse(name string, data []byte) (*Config, error) {
 	if len(r.problems) > 0 {
 		return nil, r.report(name)
 	}
-	if relay := r.config.Relay; relay != nil && relay.Port == 0 {
-		relay.Port = portSubmission
-		if relay.TLS == Implicit {
-			relay.Port = portSubmissions
-		}
+	for _, relay := range r.config.relays() {
+		relay.setPort()
 	}
 	return r.config, nil
+}
+
+// setPort sets a port that is not written.
+func (r *Relay) setPort() {
+	if r.Port == 0 {
+		r.Port = portSubmission
+		if r.TLS == Implicit {
+			r.Port = portSubmissions
+		}
+	}
 }
 
 // syntaxError is what the TOML decoder said, in our form. What it said about a
@@ -109,10 +122,11 @@ func (r *reader) read() {
 	for _, s := range r.config.settings() {
 		settings[s.key] = s
 	}
-	tables := tableNames()
+	tables := append(tableNames(), tablesOf(r.config.settings())...)
 	var refused []string
 	for _, e := range scan(r.src) {
-		key := e.path.String()
+		path := e.indexed()
+		key := path.String()
 		if len(e.path) > 1 {
 			r.remember(e.path[:1].String(), e.key)
 		}
@@ -122,11 +136,14 @@ func (r *reader) read() {
 		}
 		before := len(r.problems)
 		if s, known := settings[key]; known {
-			if err := s.assign(lookup(r.tree, e.path)); err != nil {
-				r.fail(e.value, "%s: %v", key, err)
+			if err := s.assign(lookup(r.tree, path)); err != nil {
+				r.fail(e.value, "%s: %v", shown(key), err)
 			}
+		} else if e.path[0] == "route" && e.nth == 0 {
+			key = "route"
+			r.fail(e.key, "route: not a list of tables: write [[route]] above each of them")
 		} else if slices.Contains(tables, key) {
-			if _, ok := lookup(r.tree, e.path).(map[string]any); !ok {
+			if _, ok := lookup(r.tree, path).(map[string]any); !ok {
 				r.fail(e.key, "%s: not a table: write [%s], once", key, key)
 			}
 		} else {
@@ -152,20 +169,30 @@ func (r *reader) remember(key string, offset int) {
 // the key, or the table that makes everything in it wrong.
 func (r *reader) refuse(e entry) string {
 	for i := range e.path {
-		if key := e.path[:i+1].String(); slices.Contains(later, key) {
+		key := e.path[:i+1].String()
+		if slices.Contains(later, key) || e.path[0] == "route" && slices.Contains(later, "relay"+strings.TrimPrefix(key, "route")) {
 			r.fail(e.key, "%q is not supported by this version: remove it", key)
 			return key
 		}
 	}
-	key := e.path[:1].String()
+	refused, key := e.path[:1].String(), e.path[:1].String()
 	if slices.Contains(tableNames(), key) || slices.Contains(keyNames(), key) {
-		key = e.path.String()
+		refused, key = e.indexed().String(), e.path.String()
 	}
 	hint := ""
 	if near := suggest(key); near != "" {
 		hint = fmt.Sprintf(": did you mean %q?", near)
 	}
 	r.fail(e.key, "unknown key %s%s", quote(key), hint)
+	return refused
+}
+
+// shown is a key as it is written: without its place in a list of tables.
+func shown(key string) string {
+	parts := strings.SplitN(key, ".", 3)
+	if len(parts) == 3 && strings.Trim(parts[1], "0123456789") == "" {
+		return parts[0] + "." + parts[2]
+	}
 	return key
 }
 
@@ -183,13 +210,23 @@ func (r *reader) report(name string) error {
 	return errors.Join(errs...)
 }
 
-// lookup finds the value at path; nil where there is none or where tables of a
-// list are on the way.
+// lookup finds the value at path, in which the place in a list of tables is a
+// number; nil where there is none.
 func lookup(tree map[string]any, path toml.Key) any {
 	var v any = tree
 	for _, name := range path {
-		table, _ := v.(map[string]any)
-		v = table[name]
+		switch in := v.(type) {
+		case map[string]any:
+			v = in[name]
+		case []map[string]any:
+			n, err := strconv.Atoi(name)
+			if err != nil || n >= len(in) {
+				return nil
+			}
+			v = in[n]
+		default:
+			return nil
+		}
 	}
 	return v
 }
@@ -199,12 +236,13 @@ func isBelow(key, table string) bool {
 	return key == table || strings.HasPrefix(key, table+".")
 }
 
-// keyNames are all keys of this version, whether there is a relay or not.
+// keyNames are all keys of this version, whether there is a relay and a route or
+// not.
 func keyNames() []string {
-	all := Config{Relay: &Relay{}}
+	all := Config{Relay: &Relay{}, Routes: []Route{{Relay: &Relay{}}}}
 	var names []string
 	for _, s := range all.settings() {
-		names = append(names, s.key)
+		names = append(names, shown(s.key))
 	}
 	return names
 }
@@ -218,4 +256,16 @@ func tableNames() []string {
 		}
 	}
 	return slices.Sorted(maps.Keys(tables))
+}
+
+// tablesOf are the tables of the settings of one Config: those of a list with their
+// place in it.
+func tablesOf(settings []setting) []string {
+	var tables []string
+	for _, s := range settings {
+		if table, _ := split(s.key); table != "" && !slices.Contains(tables, table) {
+			tables = append(tables, table)
+		}
+	}
+	return tables
 }

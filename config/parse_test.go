@@ -75,15 +75,25 @@ func TestFullFileSetsEveryKey(t *testing.T) {
 		LocalDomains:   []string{"web1.example.com", "web2.example.com"},
 		MaxMessageSize: 25 << 20,
 		Mode:           Hold,
+		RedirectTo:     "dev@example.com",
+		BounceTo:       "ops@example.com",
 		Relay: &Relay{
-			Host: Hosts{"smtp.example.net"}, Port: 2465, TLS: Implicit,
+			Host: Hosts{"smtp.example.net", "192.0.2.25"}, Port: 2465, TLS: Implicit,
 			CAFile: "/etc/postino/ca.pem", TLSMin: tls.VersionTLS13,
 			Auth: AuthPlain, Username: "web1", PasswordFile: "/etc/postino/password",
 			MaxConnections: 2, MessagesPerConnection: 50, Rate: Rate{14, time.Second},
 		},
+		Routes: []Route{
+			{Recipients: []string{"@partner.example", "bob@x.example"}, Senders: []string{"*"}, Relay: &Relay{
+				Host: Hosts{"smtp.partner.example"}, Port: 587, TLS: Opportunistic, TLSMin: tls.VersionTLS12, Auth: AuthAuto,
+				MaxConnections: 4, MessagesPerConnection: 100,
+			}},
+			{Senders: []string{"@shop.example"}, Transport: Transport{Kind: ViaLMTP, Path: "/run/lmtp"}},
+		},
+		MX:       MX{Port: 2525, TLS: MXVerify, Resolver: "127.0.0.1:5353", IP: OnlyV4, AllowLoopback: true},
 		Aliases:  Aliases{"/etc/postino/aliases"},
 		Local:    Local{LocalNone},
-		Retry:    Retry{10 * m, 24 * 60 * m, 7 * 24 * 60 * m},
+		Retry:    Retry{10 * m, 24 * 60 * m, 7 * 24 * 60 * m, 6 * 60 * m},
 		Timeouts: Timeouts{m / 6, m * 3 / 2, 2 * m, m, 5 * m},
 		Limits:   Limits{Rate{200, time.Hour}, Rate{1000, time.Hour}, 50, MailqAll},
 		History:  History{14 * 24 * 60 * m, 1 << 30},
@@ -95,7 +105,7 @@ func TestFullFileSetsEveryKey(t *testing.T) {
 	// A key added later must be added to full.toml too.
 	for _, key := range keyNames() {
 		_, name := split(key)
-		alternative := key == "relay.password" || key == "relay.password_command" || key == "relay.credential"
+		alternative := strings.HasPrefix(key, "route.") || key == "relay.password" || key == "relay.password_command" || key == "relay.credential"
 		if !alternative && !strings.Contains("\n"+string(data), "\n"+name+" = ") {
 			t.Errorf("full.toml does not set %s", key)
 		}
@@ -212,7 +222,7 @@ func TestAtMostFiveProblemsInTheOrderOfTheFile(t *testing.T) {
 		_, err := Parse("f", []byte(src))
 		want := `f:1:1: unknown key "a"
 f:2:1: unknown key "b"
-f:3:8: mode: "3" is not a mode: write "deliver", "hold" or "capture"
+f:3:8: mode: "3" is not a mode: write "deliver", "hold", "capture" or "redirect"
 f:4:1: unknown key "c"
 f:5:1: unknown key "d"`
 		if err == nil || err.Error() != want {
@@ -276,11 +286,13 @@ func FuzzParse(f *testing.F) {
 			}
 			return
 		}
-		if r := c.Relay; r != nil && (r.Port < 1 || r.Port > 65535 || len(r.Host) != 1) {
-			t.Fatalf("Parse(%q): relay %+v", data, r)
-		}
-		if c.Relay != nil && c.Relay.Password != "" {
-			return // never written
+		for _, r := range c.relays() {
+			if r.Port < 1 || r.Port > 65535 || len(r.Host) == 0 {
+				t.Fatalf("Parse(%q): relay %+v", data, r)
+			}
+			if r.Password != "" {
+				return // never written
+			}
 		}
 		again, err := Parse("f", []byte(c.String()))
 		if err != nil || !reflect.DeepEqual(again, c) {

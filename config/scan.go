@@ -1,6 +1,7 @@
 package config
 
 import (
+	"strconv"
 	"strings"
 
 	"github.com/BurntSushi/toml"
@@ -14,13 +15,25 @@ type entry struct {
 	// key and value are offsets in octets. A header's are both those of its
 	// bracket.
 	key, value int
+	// nth says which of the tables of a list at the top ([[route]]) the entry belongs
+	// to, from 1; 0 when it is in none.
+	nth int
+}
+
+// indexed is the entry's path, with its place in the list where there may be a list
+// of such tables: route.0.host.
+func (e entry) indexed() toml.Key {
+	if e.nth == 0 || e.path[0] != "route" {
+		return e.path
+	}
+	return append(toml.Key{e.path[0], strconv.Itoa(e.nth - 1)}, e.path[1:]...)
 }
 
 // scan lists the entries of src in order, those of inline tables included and
 // those inside arrays left out. src must be TOML that the decoder accepted;
 // of anything else scan makes something, but ends and does not panic.
 func scan(src string) []entry {
-	s := scanner{src: src}
+	s := scanner{src: src, lists: make(map[string]int)}
 	var table toml.Key
 	for s.skip(" \t\r\n"); s.i < len(src); s.skip(" \t\r\n") {
 		if src[s.i] != '[' {
@@ -29,9 +42,13 @@ func scan(src string) []entry {
 		}
 		start := s.i
 		s.skip("[")
+		list := s.i > start+1
 		table = s.name()
 		s.skip(" \t]")
-		s.entries = append(s.entries, entry{table, start, start})
+		if list && len(table) == 1 {
+			s.lists[table[0]]++
+		}
+		s.add(table, start, start)
 	}
 	return s.entries
 }
@@ -40,6 +57,11 @@ type scanner struct {
 	src     string
 	i       int // the offset to go on from
 	entries []entry
+	lists   map[string]int // how many [[…]] of a name there were
+}
+
+func (s *scanner) add(path toml.Key, key, value int) {
+	s.entries = append(s.entries, entry{path, key, value, s.lists[path[0]]})
 }
 
 // skip goes past the octets in set, and past comments, which may stand wherever
@@ -75,7 +97,7 @@ func (s *scanner) pair(table toml.Key) {
 	name := s.name()
 	s.skip(" \t=")
 	path := append(append(toml.Key{}, table...), name...)
-	s.entries = append(s.entries, entry{path, start, s.i})
+	s.add(path, start, s.i)
 	if s.i == start {
 		s.i++ // not TOML; go on all the same
 		return

@@ -49,18 +49,18 @@ func (Secret) LogValue() slog.Value         { return slog.StringValue(hidden) }
 // Credentials reports whether a user name or a source of a password is set.
 func (r *Relay) Credentials() bool { return r.Username != "" || len(r.passwordSources()) > 0 }
 
-// passwordSources are the keys that are set and name a password, in the order of
-// the manual.
+// passwordSources are the keys that are set and name a password, without their
+// table, in the order of the manual.
 func (r *Relay) passwordSources() []string {
 	var keys []string
 	for _, source := range []struct {
 		key string
 		set bool
 	}{
-		{"relay.password", r.Password != ""},
-		{"relay.password_file", r.PasswordFile != ""},
-		{"relay.password_command", len(r.PasswordCommand) > 0},
-		{"relay.credential", r.Credential != ""},
+		{"password", r.Password != ""},
+		{"password_file", r.PasswordFile != ""},
+		{"password_command", len(r.PasswordCommand) > 0},
+		{"credential", r.Credential != ""},
 	} {
 		if source.set {
 			keys = append(keys, source.key)
@@ -76,15 +76,15 @@ func (r *Relay) passwordSources() []string {
 func (r *Relay) Secret(ctx context.Context) (Secret, error) {
 	var s Secret
 	var err error
-	key := "relay.password_file"
+	key := "password_file"
 	switch {
 	case r.PasswordFile != "":
 		s, err = secretFile(r.PasswordFile)
 	case len(r.PasswordCommand) > 0:
-		key = "relay.password_command"
+		key = "password_command"
 		s, err = secretCommand(ctx, r.PasswordCommand)
 	case r.Credential != "":
-		key = "relay.credential"
+		key = "credential"
 		s, err = secretCredential(r.Credential)
 	default:
 		return r.Password, nil

@@ -25,16 +25,27 @@ func (c *Config) settings() []setting {
 		{key: "local_domains", dst: &c.LocalDomains},
 		{key: "max_message_size", dst: &c.MaxMessageSize},
 		{key: "mode", dst: &c.Mode},
+		{key: "redirect_to", dst: &c.RedirectTo},
+		{key: "bounce_to", dst: &c.BounceTo},
 	}
 	if c.Relay != nil {
-		list = append(list, c.Relay.settings()...)
+		list = append(list, c.Relay.settings("relay.")...)
+	}
+	for i := range c.Routes {
+		list = append(list, c.Routes[i].settings(fmt.Sprintf("route.%d.", i))...)
 	}
 	return append(list, []setting{
+		{key: "mx.port", dst: &c.MX.Port, min: 1, max: 65535},
+		{key: "mx.tls", dst: &c.MX.TLS},
+		{key: "mx.resolver", dst: &c.MX.Resolver},
+		{key: "mx.ip", dst: &c.MX.IP},
+		{key: "mx.allow_loopback", dst: &c.MX.AllowLoopback},
 		{key: "aliases.file", dst: &c.Aliases.File},
 		{key: "local.deliver", dst: &c.Local.Deliver},
 		{key: "retry.first", dst: &c.Retry.First},
 		{key: "retry.max", dst: &c.Retry.Max},
 		{key: "retry.lifetime", dst: &c.Retry.Lifetime},
+		{key: "retry.warn_after", dst: &c.Retry.WarnAfter},
 		{key: "timeouts.connect", dst: &c.Timeouts.Connect},
 		{key: "timeouts.greeting", dst: &c.Timeouts.Greeting},
 		{key: "timeouts.command", dst: &c.Timeouts.Command},
@@ -51,33 +62,45 @@ func (c *Config) settings() []setting {
 	}...)
 }
 
-func (r *Relay) settings() []setting {
+// settings are those of a route, in the table of that name.
+func (r *Route) settings(table string) []setting {
+	list := []setting{
+		{key: table + "recipients", dst: &r.Recipients},
+		{key: table + "senders", dst: &r.Senders},
+		{key: table + "transport", dst: &r.Transport},
+	}
+	if r.Relay != nil {
+		list = append(list, r.Relay.settings(table)...)
+	}
+	return list
+}
+
+// settings are those of a relay, in the table of that name.
+func (r *Relay) settings(table string) []setting {
 	return []setting{
-		{key: "relay.host", dst: &r.Host},
-		{key: "relay.port", dst: &r.Port, max: 65535},
-		{key: "relay.tls", dst: &r.TLS},
-		{key: "relay.ca_file", dst: &r.CAFile},
-		{key: "relay.tls_min", dst: &r.TLSMin},
-		{key: "relay.auth", dst: &r.Auth},
-		{key: "relay.username", dst: &r.Username},
-		{key: "relay.password", dst: &r.Password},
-		{key: "relay.password_file", dst: &r.PasswordFile},
-		{key: "relay.password_command", dst: &r.PasswordCommand},
-		{key: "relay.credential", dst: &r.Credential},
-		{key: "relay.max_connections", dst: &r.MaxConnections, min: 1, max: 100},
-		{key: "relay.messages_per_connection", dst: &r.MessagesPerConnection, min: 1, max: 10000},
-		{key: "relay.rate", dst: &r.Rate},
+		{key: table + "host", dst: &r.Host},
+		{key: table + "port", dst: &r.Port, max: 65535},
+		{key: table + "tls", dst: &r.TLS},
+		{key: table + "ca_file", dst: &r.CAFile},
+		{key: table + "tls_min", dst: &r.TLSMin},
+		{key: table + "auth", dst: &r.Auth},
+		{key: table + "username", dst: &r.Username},
+		{key: table + "password", dst: &r.Password},
+		{key: table + "password_file", dst: &r.PasswordFile},
+		{key: table + "password_command", dst: &r.PasswordCommand},
+		{key: table + "credential", dst: &r.Credential},
+		{key: table + "max_connections", dst: &r.MaxConnections, min: 1, max: 100},
+		{key: table + "messages_per_connection", dst: &r.MessagesPerConnection, min: 1, max: 10000},
+		{key: table + "rate", dst: &r.Rate},
 	}
 }
 
 // later are the keys and tables whose meaning is settled and which this version
 // lacks. They are refused like a slip, but told apart from one.
 var later = []string{
-	"redirect_to", "bounce_to",
 	"relay.preset", "relay.tls_pin", "relay.cert_file", "relay.key_file",
 	"relay.source_address", "relay.proxy", "relay.oauth",
-	"route", "mx", "from", "aliases.programs", "aliases.run_as",
-	"retry.warn_after",
+	"from", "aliases.programs", "aliases.run_as",
 	"dkim", "smtp", "metrics",
 	"limits.allow_from",
 }
@@ -102,6 +125,10 @@ func (s setting) assign(v any) error {
 		}
 		*dst = Secret(text)
 		return checkText(text)
+	case *bool:
+		if *dst, ok = v.(bool); !ok {
+			return errors.New("want true or false, without quotes")
+		}
 	case *int:
 		n, ok := v.(int64)
 		if !ok || n < s.min || n > s.max {

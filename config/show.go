@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"reflect"
+	"strings"
 
 	"github.com/BurntSushi/toml"
 )
@@ -21,7 +22,7 @@ func (c *Config) String() string { return text(c.settings()) }
 
 // Format writes the relay's table of the file whatever the verb. Without it, fmt
 // would answer a verb it does not know with all fields, the password as it is.
-func (r Relay) Format(f fmt.State, _ rune) { io.WriteString(f, text(r.settings())) }
+func (r Relay) Format(f fmt.State, _ rune) { io.WriteString(f, text(r.settings("relay."))) }
 
 // text is the settings as TOML, a header before each table.
 func text(settings []setting) string {
@@ -34,7 +35,7 @@ func text(settings []setting) string {
 			continue
 		}
 		if table != inTable {
-			fmt.Fprintf(&out, "\n[%s]\n", table)
+			out.WriteString(tableHeader(table))
 			inTable = table
 		}
 		line, err := toml.Marshal(map[string]any{name: plain(v)})
@@ -46,10 +47,18 @@ func text(settings []setting) string {
 	return out.String()
 }
 
+// tableHeader is the line above a table, or above one in a list of tables.
+func tableHeader(table string) string {
+	if list, _, in := strings.Cut(table, "."); in {
+		return "\n[[" + list + "]]\n"
+	}
+	return "\n[" + table + "]\n"
+}
+
 // plain is v as something that TOML has: a number, a list of texts or a text.
 func plain(v reflect.Value) any {
 	switch v := v.Interface().(type) {
-	case int, []string:
+	case int, bool, []string:
 		return v
 	case Hosts:
 		return []string(v)

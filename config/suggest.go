@@ -21,7 +21,7 @@ func suggest(key string) string {
 	for _, c := range candidates {
 		t, n := split(c)
 		// At most half of a short word may differ, else it is another word.
-		if d := editDistance(name, n); t == table && d < distance && 2*d <= len(n) {
+		if d := editDistance(name, n); t == table && d < distance && 2*d <= min(len(n), len(name)) {
 			best, distance = c, d
 		}
 	}

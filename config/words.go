@@ -16,11 +16,13 @@ const (
 	Deliver Mode = "deliver" // send it
 	Hold    Mode = "hold"    // accept it and send nothing until the mode changes
 	Capture Mode = "capture" // keep it for reading and never send it
+	// Redirect sends everything to one address instead of its recipients.
+	Redirect Mode = "redirect"
 )
 
 // UnmarshalText refuses what is not a mode.
 func (m *Mode) UnmarshalText(b []byte) error {
-	return choose(m, b, "a mode", []Mode{Deliver, Hold, Capture}, "redirect")
+	return choose(m, b, "a mode", []Mode{Deliver, Hold, Capture, Redirect})
 }
 
 // TLSPolicy says how a connection to the relay is protected.
@@ -36,6 +38,34 @@ const (
 // UnmarshalText refuses what is not a TLS policy.
 func (p *TLSPolicy) UnmarshalText(b []byte) error {
 	return choose(p, b, "a TLS policy", []TLSPolicy{StartTLS, Implicit, Opportunistic, NoTLS})
+}
+
+// MXPolicy says how a connection to a mail exchanger is protected.
+type MXPolicy string
+
+const (
+	MXAuto   MXPolicy = "auto"   // STARTTLS where it is offered, nothing verified (RFC 7435)
+	MXVerify MXPolicy = "verify" // STARTTLS with a certificate for the exchanger's name, or nothing is sent
+	MXNoTLS  MXPolicy = "none"   // never TLS
+)
+
+// UnmarshalText refuses what is not a policy for mail exchangers.
+func (p *MXPolicy) UnmarshalText(b []byte) error {
+	return choose(p, b, "a TLS policy for mail exchangers", []MXPolicy{MXAuto, MXVerify, MXNoTLS})
+}
+
+// IPFamily says which addresses of a mail exchanger are used.
+type IPFamily string
+
+const (
+	AnyIP  IPFamily = "any" // IPv6 and IPv4 in turn
+	OnlyV4 IPFamily = "v4"
+	OnlyV6 IPFamily = "v6"
+)
+
+// UnmarshalText refuses what is not a family.
+func (f *IPFamily) UnmarshalText(b []byte) error {
+	return choose(f, b, "a family of addresses", []IPFamily{AnyIP, OnlyV4, OnlyV6})
 }
 
 // TLSVersion is the number crypto/tls gives a version of TLS.

@@ -1,11 +1,14 @@
 package delivery
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"io"
 	"runtime/debug"
+	"slices"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -15,34 +18,102 @@ import (
 
 // attempt makes one attempt for the recipients of a message that are due, and
 // records it. It returns the message as it is afterwards, nil when there is
-// nothing left to do for it.
-func (r *Runner) attempt(ctx context.Context, s *spool.Spool, it job) (m *spool.Message) {
+// nothing left to do for it, and the next hop that had too much to do for some of
+// it, empty if none had.
+func (r *Runner) attempt(ctx context.Context, s *spool.Spool, it job) (m *spool.Message, busy string) {
 	p := r.use()
 	defer p.users.Done()
-	defer func() {
-		// One message that we cannot handle must not stop all the others, now and
-		// after each restart.
-		if bug := recover(); bug != nil {
-			r.log.Error("message held", "id", it.id, "err", fmt.Sprint(bug), "stack", string(debug.Stack()))
-			if m != nil {
-				m = r.hold(s, m, fmt.Sprintf("postino failed on it: %v", bug))
-			}
-		}
-	}()
+	defer r.catch(s, &spool.Message{ID: it.id})
 	m, err := s.Message(it.id)
 	if err != nil {
 		if !errors.Is(err, spool.ErrNotFound) {
 			r.log.Error("message not readable", "id", it.id, "err", err)
 		}
-		return nil
+		return nil, ""
 	}
+	list := due(m, time.Now(), it.force)
+	if p.config.Mode == config.Deliver {
+		m, list = r.expand(ctx, s, p, m, list)
+	}
+	if len(list) == 0 {
+		return m, ""
+	}
+	return r.travel(ctx, s, p, m, list)
+}
+
+// expand has aliases take the place of recipients, and returns the message as it is
+// then with who of it is to be attempted. The message is nil when nothing is left.
+func (r *Runner) expand(ctx context.Context, s *spool.Spool, p *plan, m *spool.Message, list []int) (*spool.Message, []int) {
+	a, rest := p.expand(m, list, time.Now())
+	if a == nil {
+		return m, list
+	}
+	before := len(m.Recipients)
+	if m = r.record(ctx, s, p.config, m, a); m == nil || m.Held != "" {
+		return m, nil
+	}
+	for n := before; n < len(m.Recipients); n++ {
+		rest = append(rest, n)
+	}
+	return m, rest
+}
+
+// travel has each next hop of these recipients attempted at the same time, and
+// returns the message as it is when all of that has been recorded. A hop that has too
+// much to do already is returned as busy.
+func (r *Runner) travel(ctx context.Context, s *spool.Spool, p *plan, m *spool.Message, list []int) (last *spool.Message, busy string) {
+	legs := p.legs(m, list)
+	results := make([]*spool.Message, len(legs))
+	var all sync.WaitGroup
+	for i, l := range legs {
+		if !r.gates.enter(l.hop, l.route.most()) {
+			results[i], busy = m, l.hop
+			continue
+		}
+		attempt := func() {
+			defer r.catch(s, m)
+			defer r.leave(l.hop)
+			results[i] = r.attemptLeg(ctx, s, p, m, l)
+		}
+		if i < len(legs)-1 {
+			all.Go(attempt)
+		} else {
+			attempt()
+		}
+	}
+	all.Wait()
+	// The one that was recorded last knows of the others.
+	return slices.MaxFunc(results, func(a, b *spool.Message) int { return cmp.Compare(recorded(a), recorded(b)) }), busy
+}
+
+// leave ends an attempt at a hop, and lets one that waited for it go on.
+func (r *Runner) leave(hop string) {
+	if j, ok := r.gates.leave(hop); ok {
+		r.queue.back(j)
+	}
+}
+
+func recorded(m *spool.Message) int {
+	if m == nil {
+		return -1
+	}
+	return m.Attempts
+}
+
+// catch keeps one message that we cannot handle from stopping all the others, now and
+// after each restart. It is to be deferred.
+func (r *Runner) catch(s *spool.Spool, m *spool.Message) {
+	if bug := recover(); bug != nil {
+		r.log.Error("message held", "id", m.ID, "err", fmt.Sprint(bug), "stack", string(debug.Stack()))
+		r.hold(s, m, fmt.Sprintf("postino failed on it: %v", bug))
+	}
+}
+
+// attemptLeg attempts the part of a message that has one next hop, and records it.
+func (r *Runner) attemptLeg(ctx context.Context, s *spool.Spool, p *plan, m *spool.Message, l *leg) *spool.Message {
 	start := time.Now()
-	b := &spool.Batch{Message: m, Recipients: due(m, start, it.force)}
-	if len(b.Recipients) == 0 {
-		return m
-	}
 	var found damage
-	b.Open = func() (io.ReadCloser, error) {
+	l.batch.Open = func() (io.ReadCloser, error) {
 		c, err := s.Content(m)
 		if err != nil {
 			found.note(err)
@@ -50,25 +121,27 @@ func (r *Runner) attempt(ctx context.Context, s *spool.Spool, it job) (m *spool.
 		}
 		return &damageWatch{c, &found}, nil
 	}
-	replies := p.route.transport.Deliver(ctx, b)
+	replies := l.route.transport.Deliver(ctx, l.batch)
 	bad := found.err()
-	a := &spool.Attempt{At: start, Took: time.Since(start), Hop: p.route.hop, Keep: p.route.keep}
-	for i, n := range b.Recipients {
+	a := &spool.Attempt{At: start, Took: time.Since(start), Hop: l.hop, Keep: l.route.keep}
+	for i, about := range l.about {
 		if bad != nil && replies[i].Class() != spool.Success {
 			continue // it says nothing about them that is worth a bounce
 		}
-		a.Outcomes = append(a.Outcomes, outcome(m, n, replies[i], p.route.success, p.config.Retry, time.Now()))
+		for _, n := range about {
+			a.Outcomes = append(a.Outcomes, outcome(m, n, replies[i], l.route.success, p.config.Retry, time.Now()))
+		}
 		if replies[i].TLS != "" {
 			a.TLS = replies[i].TLS
 		}
 	}
 	if bad == nil {
-		return r.record(ctx, s, m, a)
+		return r.record(ctx, s, p.config, m, a)
 	}
 	r.log.Error("message held", "id", m.ID, "err", bad)
 	// Who had all of it before the damage was found must not get it again.
 	if len(a.Outcomes) > 0 {
-		if m = r.record(ctx, s, m, a); m == nil || m.Settled() {
+		if m = r.record(ctx, s, p.config, m, a); m == nil || m.Settled() {
 			return m
 		}
 	}
@@ -96,6 +169,19 @@ const farthest = 31 * 24 * time.Hour
 // ripe reports whether an attempt planned for next is due.
 func ripe(next, now time.Time) bool { return !next.After(now) || next.Sub(now) > farthest }
 
+// nullLifetime is how long mail with the null reverse-path, reports above all, is
+// tried at most: nobody hears of it, and nobody misses it for long.
+const nullLifetime = 24 * time.Hour
+
+// expiry is when a message is given up.
+func expiry(m *spool.Message, retry config.Retry) time.Time {
+	lifetime := time.Duration(retry.Lifetime)
+	if m.Sender.IsNull() {
+		lifetime = min(lifetime, nullLifetime)
+	}
+	return m.Arrived.Add(lifetime)
+}
+
 // outcome decides what a reply means for recipient n.
 func outcome(m *spool.Message, n int, reply spool.Reply, success spool.Status, retry config.Retry, now time.Time) spool.Outcome {
 	o := spool.Outcome{Recipient: n, Reply: reply}
@@ -105,12 +191,13 @@ func outcome(m *spool.Message, n int, reply spool.Reply, success spool.Status, r
 	case spool.Permanent:
 		o.Status = spool.Failed
 	default:
-		expiry := m.Arrived.Add(time.Duration(retry.Lifetime))
+		expiry := expiry(m, retry)
 		if !now.Before(expiry) {
-			o.Status, o.Reply = spool.Failed, reply.Expired(time.Duration(retry.Lifetime))
+			o.Status, o.Reply = spool.Failed, reply.Expired(expiry.Sub(m.Arrived))
 			break
 		}
 		o.Status = spool.Deferred
+		o.Warned = retry.WarnAfter > 0 && !now.Before(m.Arrived.Add(time.Duration(retry.WarnAfter))) && !m.Recipients[n].Warned
 		o.Next = now.Add(RetryAfter(m.Recipients[n].Attempts+1, time.Duration(retry.First), time.Duration(retry.Max)))
 		if o.Next.After(expiry) {
 			o.Next = expiry // one more, just before it is given up
@@ -122,15 +209,16 @@ func outcome(m *spool.Message, n int, reply spool.Reply, success spool.Status, r
 // recordAgain is how long to wait for room to record an outcome.
 const recordAgain = 5 * time.Second
 
-func (r *Runner) record(ctx context.Context, s *spool.Spool, m *spool.Message, a *spool.Attempt) *spool.Message {
-	after, err := s.Record(m.ID, a)
+// record stores what an attempt did, and queues the reports that are owed about it.
+func (r *Runner) record(ctx context.Context, s *spool.Spool, c *config.Config, m *spool.Message, a *spool.Attempt) *spool.Message {
+	after, err := recordOnce(s, c, m, a)
 	for errors.Is(err, spool.ErrNoSpace) && ctx.Err() == nil {
 		// To forget the outcome would be to send the message twice: wait for room.
 		r.log.Error("attempt not recorded yet", "id", m.ID, "err", err)
 		select {
 		case <-ctx.Done():
 		case <-time.After(recordAgain):
-			after, err = s.Record(m.ID, a)
+			after, err = recordOnce(s, c, m, a)
 		}
 	}
 	if err != nil {
@@ -138,6 +226,9 @@ func (r *Runner) record(ctx context.Context, s *spool.Spool, m *spool.Message, a
 		// the same: the remote may have it.
 		r.log.Error("attempt not recorded", "id", m.ID, "err", err)
 		r.report(m, a)
+		if errors.Is(err, spool.ErrDamaged) {
+			return r.hold(s, m, err.Error())
+		}
 		return nil
 	}
 	r.report(after, a)
@@ -145,6 +236,22 @@ func (r *Runner) record(ctx context.Context, s *spool.Spool, m *spool.Message, a
 		r.log.Info("finished", "id", m.ID, "age", time.Since(m.Arrived).Round(time.Millisecond))
 	}
 	return after
+}
+
+func recordOnce(s *spool.Spool, c *config.Config, m *spool.Message, a *spool.Attempt) (*spool.Message, error) {
+	var reports []*spool.Report
+	after := m.After(a.Outcomes)
+	for _, o := range reportsOwed(c, m, after, a.Outcomes) {
+		r, err := writeReport(s, c, after, o, time.Now())
+		if err != nil {
+			for _, written := range reports {
+				written.Draft.Discard()
+			}
+			return nil, err
+		}
+		reports = append(reports, r)
+	}
+	return s.Record(m.ID, a, reports...)
 }
 
 // report logs what an attempt did, a line for each recipient.

@@ -8,6 +8,7 @@ import (
 
 	"postino/config"
 	"postino/spool"
+	"postino/spool/address"
 )
 
 // The delays double from first to most, each within 10 % of its step.
@@ -54,7 +55,7 @@ func TestOutcomeOfReplies(t *testing.T) {
 		{"at the end", lifetime, later, spool.Failed, "4.4.7", time.Time{}},
 		{"long past it, taken all the same", 10 * lifetime, spool.Reply{Code: 250, Status: "2.0.0"}, spool.Relayed, "2.0.0", time.Time{}},
 	} {
-		m := &spool.Message{Arrived: now.Add(-tt.age), Recipients: make([]spool.Recipient, 1)}
+		m := &spool.Message{Arrived: now.Add(-tt.age), Sender: address.Address{Local: "s", Domain: "x.test"}, Recipients: make([]spool.Recipient, 1)}
 		o := outcome(m, 0, tt.reply, spool.Relayed, retry, now)
 		if o.Status != tt.status || o.Reply.Status != tt.code {
 			t.Errorf("%s: %+v, want %s %s", tt.name, o, tt.status, tt.code)

@@ -162,6 +162,23 @@ func (q *queue) done(j job, m *spool.Message) {
 	}
 }
 
+// back gives back what take returned and no attempt was made for: it is due as before.
+func (q *queue) back(j job) {
+	q.mu.Lock()
+	n := q.index[j.id]
+	it := q.items.at(n)
+	if it.flags&retry != 0 {
+		it.hurry(time.Now())
+	}
+	it.flags &^= again | retry
+	if j.force {
+		it.flags |= force
+	}
+	q.enqueue(n)
+	q.mu.Unlock()
+	q.nudge()
+}
+
 // retry makes everything due at once.
 func (q *queue) retry() {
 	now := time.Now()

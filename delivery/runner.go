@@ -28,18 +28,12 @@ const (
 type Runner struct {
 	log   *slog.Logger
 	queue *queue
+	gates gates
 
 	heeding sync.Mutex // held while the queue is told who is suspended
 
 	mu   sync.Mutex
 	plan *plan // guarded by mu
-}
-
-// plan is a configuration in use.
-type plan struct {
-	config *config.Config
-	route  route
-	users  sync.WaitGroup // attempts that have it; added to under Runner.mu
 }
 
 // New returns a Runner with that configuration.
@@ -51,13 +45,13 @@ func New(c *config.Config, log *slog.Logger) (*Runner, error) {
 // SetConfig has later attempts use another configuration, and makes deferred mail
 // due: it may be what was wrong. The error means that the one in use stays.
 func (r *Runner) SetConfig(c *config.Config) error {
-	rt, err := newRoute(c)
+	p, err := newPlan(c)
 	if err != nil {
 		return err
 	}
 	r.mu.Lock()
 	old := r.plan
-	r.plan = &plan{config: c, route: rt}
+	r.plan = p
 	r.mu.Unlock()
 	if old != nil {
 		go old.retire()
@@ -69,9 +63,7 @@ func (r *Runner) SetConfig(c *config.Config) error {
 // retire closes what a plan has open once the last attempt is done with it.
 func (p *plan) retire() {
 	p.users.Wait()
-	if p.route.close != nil {
-		p.route.close()
-	}
+	p.close()
 }
 
 // use returns the plan and keeps it from being retired until users.Done.
@@ -89,7 +81,7 @@ func (r *Runner) limit() int {
 	if r.plan.config.Mode == config.Hold {
 		return 0
 	}
-	return r.plan.route.limit()
+	return r.plan.limit()
 }
 
 // Queued schedules a message; it is what spool.Options.Queued wants.
@@ -108,7 +100,12 @@ func (r *Runner) Route(a address.Address) (address.Address, string) {
 	if r.plan.config.Mode == config.Hold {
 		return a, "held: mode = \"hold\""
 	}
-	return a, r.plan.route.hop
+	if r.plan.config.Mode == config.Redirect {
+		_, hop := r.plan.route(address.Address{}, r.plan.target)
+		return r.plan.target, hop
+	}
+	_, hop := r.plan.route(address.Address{}, a)
+	return a, hop
 }
 
 // Pending is how many messages the runner is going to attempt; 0 while the mode
@@ -155,7 +152,10 @@ func (r *Runner) Run(ctx context.Context, s *spool.Spool) error {
 			}
 			go func() {
 				defer func() { finished <- j }()
-				r.queue.done(j, r.attempt(work, s, j))
+				m, hop := r.attempt(work, s, j)
+				if hop == "" || !r.gates.putAside(hop, j) {
+					r.queue.done(j, m)
+				}
 			}()
 		}
 		timer.Reset(wait)

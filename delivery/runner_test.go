@@ -15,6 +15,7 @@ import (
 
 	"postino/config"
 	"postino/delivery"
+	"postino/delivery/dns/dnstest"
 	"postino/delivery/relay/relaytest"
 	"postino/spool"
 	"postino/spool/spooltest"
@@ -126,8 +127,14 @@ func TestMessageIsRelayedToEachRecipient(t *testing.T) {
 			t.Errorf("recipient %d: %+v, want %s", i, m.Recipients[i], want)
 		}
 	}
-	if got := server.Messages(); len(got) != 1 || string(got[0].Data) != content || len(got[0].To) != 2 {
-		t.Errorf("the server got %+v", got)
+	r.wait(m.Reports[0], settled)
+	got := server.Messages()
+	if len(got) != 2 || string(got[0].Data) != content || len(got[0].To) != 2 {
+		t.Fatalf("the server got %+v", got)
+	}
+	// The report about the one that failed.
+	if got[1].From != "" || got[1].To[0] != "sender@example.org" || !bytes.Contains(got[1].Data, []byte("Final-Recipient: rfc822; no@x.test\r\nAction: failed\r\nStatus: 5.1.1\r\n")) {
+		t.Errorf("the report went to %s and says\n%s", got[1].To, got[1].Data)
 	}
 	attempts, err := r.spool.Attempts(id)
 	if err != nil || len(attempts) != 1 || attempts[0].Hop == "" || attempts[0].Outcomes[1].Reply.Code != 550 {
@@ -226,12 +233,27 @@ func TestHoldModeWaitsForTheModeToChange(t *testing.T) {
 	}
 }
 
-func TestWithoutARouteMailWaits(t *testing.T) {
-	r := start(t, t.TempDir(), settings(nil, nil))
-	id := spooltest.Put(t, r.spool, content, "a@x.test")
-	m := r.wait(id, func(m *spool.Message) bool { return m.Recipients[0].Status == spool.Deferred })
-	if got := m.Recipients[0].Reply; got.Status != "4.3.5" || !strings.Contains(got.Text, "[relay]") {
-		t.Errorf("reply = %+v", got)
+func TestWithoutARelayMailGoesToTheExchangers(t *testing.T) {
+	names := dnstest.Serve(t, dnstest.Zone{"x.test. MX": {"x.test. 60 MX 1 mx.test."}, "mx.test. A": {"SERVFAIL"}})
+	server := relaytest.New(t, relaytest.Options{})
+	r := start(t, t.TempDir(), settings(nil, func(c *config.Config) {
+		c.MX.Port, c.MX.Resolver, c.MX.AllowLoopback = server.Port(), names.Addr, true
+	}))
+	id := spooltest.Put(t, r.spool, content, "a@x.test", "b@gone.test")
+	m := r.wait(id, func(m *spool.Message) bool {
+		return m.Recipients[0].Status == spool.Deferred && m.Recipients[1].Status == spool.Failed
+	})
+	if m.Recipients[0].Reply.Status != "4.4.3" || m.Recipients[1].Reply.Status != "5.1.2" || len(m.Reports) != 1 {
+		t.Errorf("%+v", m)
+	}
+	names.Set(dnstest.Zone{"x.test. MX": {"x.test. 60 MX 1 mx.test."}, "mx.test. A": {"mx.test. 60 A 127.0.0.1"}})
+	m = r.wait(id, settled)
+	if m.Recipients[0].Status != spool.Relayed || len(server.Messages()) != 1 {
+		t.Errorf("%+v", m.Recipients[0])
+	}
+	attempts, err := r.spool.Attempts(id)
+	if err != nil || attempts[len(attempts)-1].Hop != "mx x.test" {
+		t.Errorf("%+v, %v", attempts, err)
 	}
 }
 

@@ -51,7 +51,7 @@ func runConfigCheck(_ context.Context, a *app, _ options, operands []string) err
 		if path != defaultConfig {
 			return &exitError{status: exConfig, err: err}
 		}
-		verdict = "not there, the defaults hold: nothing is sent without a [relay]"
+		verdict = "not there, the defaults hold: mail goes directly to the exchangers of its recipients"
 	}
 	if _, err := config.Load(path); err != nil {
 		return &exitError{status: exConfig, err: err}

@@ -4,9 +4,7 @@ package aliases
 import (
 	"errors"
 	"fmt"
-	"io"
 	"io/fs"
-	"os"
 	"strings"
 
 	"postino/spool/address"
@@ -53,35 +51,31 @@ type Entry struct {
 // others away. The error names up to ten problems, each on a line of its own.
 func Parse(name, text string) ([]Entry, error) {
 	p := parser{file: name, lines: make(map[string]int)}
+	p.text(text)
+	p.loops()
+	return p.entries, p.err()
+}
+
+func (p *parser) text(text string) {
 	number := 0
 	for line := range strings.SplitSeq(text, "\n") {
 		number++
 		p.line(strings.TrimSuffix(line, "\r"), number)
 	}
 	p.end()
-	p.loops()
-	return p.entries, p.err()
 }
 
 // Load reads an aliases file. One that is missing is an empty one; the error is
 // that of reading it or, with what is right in it, Parse's.
 func Load(path string) ([]Entry, error) {
-	f, err := os.Open(path)
+	text, err := read(path)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, nil
 	}
 	if err != nil {
 		return nil, err
 	}
-	defer f.Close()
-	text, err := io.ReadAll(io.LimitReader(f, MaxFile+1))
-	if err != nil {
-		return nil, err
-	}
-	if len(text) > MaxFile {
-		return nil, fmt.Errorf("%s: larger than %d octets: is it an aliases file?", path, MaxFile)
-	}
-	return Parse(path, string(text))
+	return Parse(path, text)
 }
 
 type parser struct {

@@ -161,7 +161,7 @@ func newTrace(m *spool.Message, attempts []spool.Attempt) Trace {
 		Message:   newMessage(m, Access{All: true}),
 		MessageID: m.MessageID, Subject: decodeWords(m.Subject),
 		Via: m.Origin.Via, PID: m.Origin.PID, Program: m.Origin.Program,
-		Captured: m.Captured, Attempts: make([]Attempt, len(attempts)), Reports: []spool.ID{},
+		Captured: m.Captured, Attempts: make([]Attempt, len(attempts)), Reports: append([]spool.ID{}, m.Reports...),
 	}
 	if !m.Finished.IsZero() {
 		out.Finished = m.Finished.UTC()

@@ -4,98 +4,24 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"net"
 	"net/netip"
 	"os"
 	"path/filepath"
 	"reflect"
 	"strings"
-	"sync/atomic"
 	"testing"
 	"time"
 
 	"github.com/miekg/dns"
+
+	"postino/delivery/dns/dnstest"
 )
 
-// zone is what a server of a test says: records in the form of a zone file, or a
-// word: a response code, "silent", "cut" (a truncated answer by UDP, the records
-// after it by TCP), "noedns", "other" (an answer to another question).
-type zone map[string][]string
-
-// server answers by UDP and TCP on one port of the loopback, and counts questions.
-type server struct {
-	addr    string
-	asked   atomic.Int32
-	records zone
-	ad      bool
-}
-
-func serve(t *testing.T, z zone) *server {
-	t.Helper()
-	s := &server{records: z}
-	udp, err := net.ListenPacket("udp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	tcp, err := net.Listen("tcp", udp.LocalAddr().String())
-	if err != nil {
-		t.Fatal(err)
-	}
-	s.addr = udp.LocalAddr().String()
-	for _, d := range []*dns.Server{{PacketConn: udp, Handler: s}, {Listener: tcp, Handler: s}} {
-		up := make(chan struct{})
-		d.NotifyStartedFunc = func() { close(up) }
-		go d.ActivateAndServe()
-		<-up
-		t.Cleanup(func() { d.Shutdown() })
-	}
-	return s
-}
-
-func (s *server) ServeDNS(w dns.ResponseWriter, q *dns.Msg) {
-	s.asked.Add(1)
-	m := new(dns.Msg).SetReply(q)
-	m.AuthenticatedData = s.ad && q.AuthenticatedData
-	rows, known := s.records[q.Question[0].Name+" "+dns.TypeToString[q.Question[0].Qtype]]
-	if !known {
-		m.Rcode = dns.RcodeNameError
-		for name := range s.records {
-			if strings.HasPrefix(name, q.Question[0].Name+" ") {
-				m.Rcode = dns.RcodeSuccess
-			}
-		}
-	}
-	_, udp := w.RemoteAddr().(*net.UDPAddr)
-	for _, row := range rows {
-		switch code, isCode := dns.StringToRcode[row]; {
-		case row == "silent":
-			return
-		case row == "cut" && udp:
-			m.Truncated = true
-		case row == "cut":
-		case row == "noedns" && q.IsEdns0() != nil:
-			m.Rcode = dns.RcodeFormatError
-		case row == "noedns":
-		case row == "other":
-			m.Question[0].Name = "other.test."
-		case isCode:
-			m.Rcode = code
-		case !m.Truncated && m.Rcode == dns.RcodeSuccess:
-			rr, err := dns.NewRR(row)
-			if err != nil {
-				panic(err)
-			}
-			m.Answer = append(m.Answer, rr)
-		}
-	}
-	_ = w.WriteMsg(m) // who has gone needs no answer
-}
-
-func resolver(t *testing.T, servers ...*server) *Resolver {
+func resolver(t *testing.T, servers ...*dnstest.Server) *Resolver {
 	t.Helper()
 	var addrs []string
 	for _, s := range servers {
-		addrs = append(addrs, s.addr)
+		addrs = append(addrs, s.Addr)
 	}
 	r, err := New(addrs...)
 	if err != nil {
@@ -108,7 +34,7 @@ func resolver(t *testing.T, servers ...*server) *Resolver {
 // An answer that there is nothing is told from no answer, for every type.
 func TestNothingIsToldFromNoAnswer(t *testing.T) {
 	t.Parallel()
-	s := serve(t, zone{
+	s := dnstest.Serve(t, dnstest.Zone{
 		"empty.test. TXT":      {"empty.test. 60 TXT x"},
 		"servfail.test. MX":    {"SERVFAIL"},
 		"refused.test. MX":     {"REFUSED"},
@@ -137,7 +63,7 @@ func TestNothingIsToldFromNoAnswer(t *testing.T) {
 			t.Errorf("MX of %q: %v, %v, want %v", domain, a.Records, err, want)
 		}
 	}
-	for _, r := range []*Resolver{resolver(t), resolver(t, &server{addr: "127.0.0.1:1"})} {
+	for _, r := range []*Resolver{resolver(t), resolver(t, &dnstest.Server{Addr: "127.0.0.1:1"})} {
 		if _, err := r.MX(context.Background(), "x.test"); !errors.Is(err, ErrTemporary) {
 			t.Errorf("without a resolver that answers: %v", err)
 		}
@@ -152,7 +78,7 @@ func TestNothingIsToldFromNoAnswer(t *testing.T) {
 // What is there is found whatever way it is given, and in the order to use it.
 func TestExchangersAreFound(t *testing.T) {
 	t.Parallel()
-	s := serve(t, zone{
+	s := dnstest.Serve(t, dnstest.Zone{
 		"plain.test. MX":  {"plain.test. 60 MX 20 B.test.", "plain.test. 30 MX 10 a.test.", "plain.test. 60 MX 20 c.test."},
 		"null.test. MX":   {"null.test. 60 MX 0 ."},
 		"cut.test. MX":    {"cut", "cut.test. 60 MX 10 a.test."},
@@ -175,7 +101,7 @@ func TestExchangersAreFound(t *testing.T) {
 		}
 	}
 	// The second server is asked where the first has no answer.
-	bad := serve(t, zone{"plain.test. MX": {"SERVFAIL"}})
+	bad := dnstest.Serve(t, dnstest.Zone{"plain.test. MX": {"SERVFAIL"}})
 	if got, err := resolver(t, bad, s).MX(context.Background(), "plain.test"); err != nil || len(got.Records) != 3 {
 		t.Errorf("with a broken first server: %+v, %v", got, err)
 	}
@@ -188,7 +114,7 @@ func TestAThousandExchangers(t *testing.T) {
 	for i := range 1000 {
 		rows = append(rows, fmt.Sprintf("x.test. 60 MX %d mx%d.test.", 1000-i, i))
 	}
-	got, err := resolver(t, serve(t, zone{"x.test. MX": rows})).MX(context.Background(), "x.test")
+	got, err := resolver(t, dnstest.Serve(t, dnstest.Zone{"x.test. MX": rows})).MX(context.Background(), "x.test")
 	if err != nil || len(got.Records) != 1000 || got.Records[0].Host != "mx999.test" {
 		t.Errorf("%d records, %v", len(got.Records), err)
 	}
@@ -198,7 +124,7 @@ func TestAThousandExchangers(t *testing.T) {
 // there is no address.
 func TestOneFamilyOfAddressesIsEnough(t *testing.T) {
 	t.Parallel()
-	s := serve(t, zone{
+	s := dnstest.Serve(t, dnstest.Zone{
 		"both.test. A": {"both.test. 60 A 192.0.2.1"}, "both.test. AAAA": {"both.test. 60 AAAA 2001:db8::1"},
 		"four.test. A": {"four.test. 60 A 192.0.2.1"}, "four.test. AAAA": {"SERVFAIL"},
 		"six.test. A": {"SERVFAIL"}, "six.test. AAAA": {"six.test. 60 AAAA 2001:db8::1"},
@@ -236,11 +162,11 @@ func TestOneFamilyOfAddressesIsEnough(t *testing.T) {
 // and of all parts of it.
 func TestOnlyTrustedResolversAuthenticate(t *testing.T) {
 	t.Parallel()
-	s := serve(t, zone{
+	s := dnstest.Serve(t, dnstest.Zone{
 		"_25._tcp.mx.test. TLSA": {"_25._tcp.mx.test. 60 TLSA 3 1 1 00" + strings.Repeat("AB", 31)},
 		"sts.test. TXT":          {`sts.test. 60 TXT "v=STS" "v1"`},
 	})
-	s.ad = true
+	s.AD = true
 	r := resolver(t, s)
 	a, err := r.TLSA(context.Background(), "_25._tcp.mx.test")
 	if want := []TLSA{{3, 1, 1, "00" + strings.Repeat("ab", 31)}}; err != nil || !a.Authentic || !reflect.DeepEqual(a.Records, want) {
@@ -265,14 +191,14 @@ func TestOnlyTrustedResolversAuthenticate(t *testing.T) {
 // An answer is kept as long as it says, and one that is none not at all.
 func TestAnswersAreKept(t *testing.T) {
 	t.Parallel()
-	s := serve(t, zone{"x.test. MX": {"x.test. 60 MX 1 a.test."}, "zero.test. MX": {"zero.test. 0 MX 1 a.test."}, "bad.test. MX": {"SERVFAIL"}})
+	s := dnstest.Serve(t, dnstest.Zone{"x.test. MX": {"x.test. 60 MX 1 a.test."}, "zero.test. MX": {"zero.test. 0 MX 1 a.test."}, "bad.test. MX": {"SERVFAIL"}})
 	r := resolver(t, s)
-	for domain, want := range map[string]int32{"x.test": 1, "gone.test": 1, "zero.test": 2, "bad.test": 2 * tries} {
-		before := s.asked.Load()
+	for domain, want := range map[string]int{"x.test": 1, "gone.test": 1, "zero.test": 2, "bad.test": 2 * tries} {
+		before := len(s.Asked())
 		for range 2 {
 			_, _ = r.MX(context.Background(), domain) // what it says is not the point
 		}
-		if got := s.asked.Load() - before; got != want {
+		if got := len(s.Asked()) - before; got != want {
 			t.Errorf("%s asked for %d times, want %d", domain, got, want)
 		}
 	}

@@ -59,9 +59,19 @@ func (p *peer) connect(ctx context.Context) (net.Conn, *refusal) {
 	}
 	socket, err := dial(ctx)
 	if err != nil {
-		return nil, &refusal{Reply: unreachable(p.address, err)}
+		return nil, &refusal{Reply: unreachable(p.where(), err)}
 	}
 	return socket, nil
+}
+
+// where is the address as people read it, with the name that led to it if that is
+// another.
+func (p *peer) where() string {
+	ip, port, err := net.SplitHostPort(p.address)
+	if p.network != "tcp" || err != nil || ip == p.host {
+		return p.address
+	}
+	return fmt.Sprintf("%s[%s]:%s", p.host, ip, port)
 }
 
 // tls is the TLS configuration for one connection.

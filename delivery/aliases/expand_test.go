@@ -1,0 +1,132 @@
+package aliases
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"postino/spool/address"
+)
+
+func isHere(a address.Address) bool { return strings.EqualFold(a.Domain, "here.test") }
+
+// show writes an expansion as a person would: final names with a backslash, what an
+// included file named in brackets.
+func show(x Expansion) string {
+	var words []string
+	for i, t := range x.Targets {
+		s := t.Text
+		switch {
+		case t.Kind == Program:
+			s = "|" + s
+		case t.Kind == Mailbox:
+			s = t.Address.String()
+			if t.Final {
+				s = `\` + s
+			}
+		}
+		if x.Listed[i] {
+			s = "[" + s + "]"
+		}
+		words = append(words, s)
+	}
+	return strings.Join(words, " ")
+}
+
+func TestNamesAreFollowedToTheirEnd(t *testing.T) {
+	dir := t.TempDir()
+	list := filepath.Join(dir, "list")
+	if err := os.WriteFile(list, []byte("# members\nann@a.test, bob\n\n|/bin/evil\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	fifo := filepath.Join(dir, "nothing")
+	wide := make([]string, maxTargets+1)
+	for i := range wide {
+		wide[i] = fmt.Sprintf("u%d@a.test", i)
+	}
+	var deep strings.Builder
+	for i := range maxDepth + 2 {
+		fmt.Fprintf(&deep, "d%d: d%d\n", i, i+1)
+	}
+	table := newTable("aliases", `root: admin@example.com
+Ops: root, "quoted name", carol@example.net, ROOT
+"quoted name": dave@example.net
+bob: \bob, bob@else.test
+carl: carl
+dora: dora, root@here.test
+loop1: loop2
+loop2: loop1@HERE.test
+far: loop1@else.test
+devnull: /dev/null
+pipe: "|/bin/cat > /tmp/x"
+list: :include:`+list+`
+gone: :include:`+fifo+`
+back: \root
+diamond: left, right
+left: root
+right: root
+wide: `+strings.Join(wide, ",")+"\n"+deep.String())
+	for name, want := range map[string]string{
+		"root":        "admin@example.com",
+		"ROOT":        "admin@example.com",
+		"ops":         "admin@example.com dave@example.net carol@example.net",
+		"quoted name": "dave@example.net",
+		"bob":         `\bob bob@else.test`,
+		"carl":        `\carl`,
+		"dora":        `\dora admin@example.com`,
+		"far":         "loop1@else.test",
+		"devnull":     "/dev/null",
+		"pipe":        "|/bin/cat > /tmp/x",
+		"list":        `[ann@a.test] \bob bob@else.test [|/bin/evil]`,
+		"back":        `\root`,
+		"diamond":     "admin@example.com",
+		"d3":          `\d22`,
+		"nobody":      "",
+		"*":           "",
+	} {
+		x, found, err := table.Expand(name, isHere)
+		if got := show(x); err != nil || found != (want != "") || got != want {
+			t.Errorf("%s: %s, %v, %v, want %s", name, got, found, err, want)
+		}
+	}
+	for name, want := range map[string]error{"loop1": ErrLoop, "loop2": ErrLoop, "wide": ErrTooMany, "d0": ErrTooMany, "gone": os.ErrNotExist} {
+		if x, found, err := table.Expand(name, isHere); !errors.Is(err, want) || found || len(x.Targets) != 0 {
+			t.Errorf("%s: %s, %v, %v, want %v", name, show(x), found, err, want)
+		}
+	}
+}
+
+// A mistake in the file is nobody's business but of those who may be meant by it.
+func TestMistakesAreForThoseWhoNeedTheLine(t *testing.T) {
+	table := newTable("aliases", "root: admin@example.com\nbroken\n*: all@example.com\n")
+	if x, found, err := table.Expand("root", isHere); !found || err != nil {
+		t.Errorf("root: %s, %v, %v", show(x), found, err)
+	}
+	if _, found, err := table.Expand("bob", isHere); found || err == nil || !strings.Contains(err.Error(), "aliases:2:") {
+		t.Errorf("bob: %v, %v, want the mistake in line 2", found, err)
+	}
+}
+
+// What is for all other names does not go round by itself.
+func TestCatchAll(t *testing.T) {
+	for _, all := range []string{"*", "default"} {
+		table := newTable("aliases", "root: admin@example.com\n"+all+": ann, root, all@example.com\n")
+		x, found, err := table.Expand("nosuch", isHere)
+		if got := show(x); !found || err != nil || got != `\ann admin@example.com all@example.com` {
+			t.Errorf("%s: %s, %v, %v", all, got, found, err)
+		}
+	}
+}
+
+func TestOpen(t *testing.T) {
+	dir := t.TempDir()
+	if table, err := Open(filepath.Join(dir, "none")); err != nil || len(table.entries) != 0 {
+		t.Errorf("a missing file: %v, %v", table, err)
+	}
+	if _, err := Open(dir); err == nil {
+		t.Error("a directory is taken for a file")
+	}
+}

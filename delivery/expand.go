@@ -1,0 +1,165 @@
+package delivery
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"postino/config"
+	"postino/delivery/aliases"
+	"postino/spool"
+	"postino/spool/address"
+)
+
+// aliasFile is an aliases file, read anew whenever it has changed.
+type aliasFile struct {
+	path string
+
+	mu    sync.Mutex
+	table *aliases.Table // guarded by mu
+	info  fs.FileInfo    // guarded by mu: of the file that table is of; nil is none
+}
+
+// open returns what is in the file now.
+func (f *aliasFile) open() (*aliases.Table, error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	info, err := os.Stat(f.path)
+	if err == nil && f.info != nil && os.SameFile(info, f.info) && info.Size() == f.info.Size() && info.ModTime().Equal(f.info.ModTime()) {
+		return f.table, nil
+	}
+	// What changes while it is read is read again next time: its time is that of before.
+	table, openErr := aliases.Open(f.path)
+	if openErr != nil {
+		return nil, openErr
+	}
+	f.table, f.info = table, nil
+	if err == nil {
+		f.info = info
+	}
+	return table, nil
+}
+
+// isLocal reports whether a domain is this machine's own.
+func isLocal(c *config.Config, domain string) bool {
+	if c.LocalDomains == nil {
+		return strings.EqualFold(domain, c.Hostname)
+	}
+	return slices.Contains(c.LocalDomains, strings.ToLower(domain))
+}
+
+// expand finds out for which of the recipients to attempt there is an alias. The
+// attempt, which has no next hop, says what becomes of them; nil is nothing. The rest
+// goes on as it is.
+func (p *plan) expand(m *spool.Message, list []int, now time.Time) (a *spool.Attempt, rest []int) {
+	a = &spool.Attempt{At: now, Hop: "aliases " + p.aliases.path}
+	for _, n := range list {
+		rcpt := &m.Recipients[n]
+		if rcpt.Final || !rcpt.Bare && !isLocal(p.config, rcpt.Address.Domain) {
+			rest = append(rest, n)
+			continue
+		}
+		x, found, err := p.lookup(rcpt.Address.Local)
+		switch {
+		case err != nil:
+			a.Outcomes = append(a.Outcomes, outcome(m, n, aliasTrouble(err), spool.Expanded, p.config.Retry, now))
+		case !found:
+			rest = append(rest, n)
+		default:
+			o, children := p.expanded(rcpt, x)
+			if o.Recipient = n; o.Final {
+				rest = append(rest, n)
+			}
+			a.Outcomes, a.Children = append(a.Outcomes, o), append(a.Children, children...)
+		}
+	}
+	if len(a.Outcomes) == 0 {
+		return nil, rest
+	}
+	a.Took = time.Since(now)
+	return a, rest
+}
+
+func (p *plan) lookup(name string) (aliases.Expansion, bool, error) {
+	table, err := p.aliases.open()
+	if err != nil {
+		return aliases.Expansion{}, false, err
+	}
+	return table.Expand(name, func(a address.Address) bool { return isLocal(p.config, a.Domain) })
+}
+
+// aliasTrouble is what an error of the aliases file means for who needs it. Only a
+// loop, or a list without end, is not an operator's slip that is mended soon.
+func aliasTrouble(err error) spool.Reply {
+	r := spool.Reply{Status: "4.3.5", Text: spool.CleanText(err.Error()), Command: "alias"}
+	switch {
+	case errors.Is(err, aliases.ErrLoop):
+		r.Status = "5.4.6"
+	case errors.Is(err, aliases.ErrTooMany):
+		r.Status = "5.2.4"
+	}
+	return r
+}
+
+// expanded is what becomes of a recipient that is an alias, and who takes its place.
+// With Final it is one of them itself.
+func (p *plan) expanded(rcpt *spool.Recipient, x aliases.Expansion) (o spool.Outcome, children []spool.Recipient) {
+	o = spool.Outcome{Status: spool.Expanded}
+	var names []string
+	for _, t := range x.Targets {
+		switch {
+		case t.Kind == aliases.File && t.Text == os.DevNull:
+			names = append(names, os.DevNull)
+		case t.Kind != aliases.Mailbox:
+			o.Status = spool.Failed
+			o.Reply = spool.Reply{Status: "5.7.1", Command: "alias",
+				Text: spool.CleanText(fmt.Sprintf("the alias names %q, and this version delivers to no program or file", t.Text))}
+		default:
+			if t.Address.Domain == "" {
+				t.Address.Domain = p.config.Domain
+			}
+			names = append(names, t.Address.String())
+			if t.Address.Key() == rcpt.Address.Key() {
+				o.Final = true
+			} else {
+				children = append(children, spool.Recipient{Address: t.Address, Status: spool.Queued, Final: t.Final})
+			}
+		}
+	}
+	for i := range children {
+		inherit(&children[i], rcpt, len(children))
+	}
+	switch {
+	case o.Status == spool.Failed:
+		o.Final = false
+	case o.Final:
+		o.Status = spool.Queued
+	case len(children) == 0:
+		o.Status = spool.Delivered
+		o.Reply = spool.Reply{Status: "2.0.0", Text: "discarded: the alias is " + os.DevNull, Command: "alias"}
+	default:
+		o.Reply = spool.Reply{Status: "2.0.0", Text: spool.CleanText("alias for " + strings.Join(names, ", ")), Command: "alias"}
+	}
+	return o, children
+}
+
+// inherit gives a child what its parent's sender asked to be told (RFC 3461 §5.2.7):
+// with several, who of them got it is not what was asked.
+func inherit(child, parent *spool.Recipient, siblings int) {
+	child.Original = parent.Original
+	if child.Original == "" {
+		child.Original = "rfc822;" + parent.Address.String()
+	}
+	child.Notify = slices.Clone(parent.Notify)
+	if siblings > 1 {
+		child.Notify = slices.DeleteFunc(child.Notify, func(n string) bool { return strings.EqualFold(n, "SUCCESS") })
+		if len(child.Notify) == 0 && len(parent.Notify) > 0 {
+			child.Notify = []string{"NEVER"}
+		}
+	}
+}

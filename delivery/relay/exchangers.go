@@ -1,0 +1,228 @@
+package relay
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"net"
+	"net/netip"
+	"slices"
+	"strings"
+
+	"golang.org/x/net/idna"
+
+	"postino/config"
+	"postino/delivery/dns"
+	"postino/spool"
+)
+
+const (
+	// maxAddresses is how many addresses are tried in one attempt, and maxSessions in
+	// how many of them a server may answer: enough to find one that works, and a
+	// domain with a thousand exchangers costs no more than others.
+	maxAddresses = 5
+	maxSessions  = 2
+)
+
+// target is one address to try. Name is the exchanger's, empty for an address
+// literal.
+type target struct {
+	name string
+	addr netip.Addr
+}
+
+// exchanger is a host of a domain and how much it is preferred; lower is better.
+type exchanger struct {
+	name       string
+	preference uint16
+}
+
+// targets finds where mail for a domain goes (RFC 5321 §5.1). It returns at most
+// maxAddresses addresses in the order to try them; without one, the reply says why.
+func (x *MX) targets(ctx context.Context, domain string) ([]target, spool.Reply) {
+	if addr, literal := addressLiteral(domain); literal {
+		if !addr.IsValid() {
+			return nil, dnsReply("5.1.3", "%s is not an address literal", domain)
+		}
+		if !x.mayUse(addr) {
+			return nil, dnsReply("5.4.6", "%s is this machine: mail would go in circles", domain)
+		}
+		return []target{{addr: addr}}, spool.Reply{}
+	}
+	name, err := idna.Lookup.ToASCII(domain)
+	if err != nil {
+		return nil, dnsReply("5.1.2", "%s is not a domain name: %v", domain, err)
+	}
+	list, reply := x.exchangers(ctx, name)
+	if len(list) == 0 {
+		return nil, reply
+	}
+	return x.addresses(ctx, name, list)
+}
+
+// addressLiteral reads "[192.0.2.1]" and "[IPv6:2001:db8::1]" (RFC 5321 §4.1.3).
+func addressLiteral(domain string) (addr netip.Addr, literal bool) {
+	text, ok := strings.CutPrefix(domain, "[")
+	if !ok {
+		return addr, false
+	}
+	text = strings.TrimSuffix(text, "]")
+	if len(text) > 5 && strings.EqualFold(text[:5], "IPv6:") {
+		text = text[5:]
+	}
+	addr, err := netip.ParseAddr(text)
+	if err != nil || addr.Zone() != "" {
+		return netip.Addr{}, true
+	}
+	return addr, true
+}
+
+// exchangers are the hosts for a domain, in the order to try them, those of one
+// preference shuffled.
+func (x *MX) exchangers(ctx context.Context, domain string) ([]exchanger, spool.Reply) {
+	answer, err := x.resolver.MX(ctx, domain)
+	switch {
+	case errors.Is(err, dns.ErrNoName):
+		return nil, dnsReply("5.1.2", "there is no domain %s", domain)
+	case errors.Is(err, dns.ErrNoData):
+		return []exchanger{{name: domain}}, spool.Reply{} // the implicit one
+	case err != nil:
+		// Never the address of the domain instead: the exchangers may be elsewhere.
+		return nil, dnsReply("4.4.3", "%v", err)
+	}
+	if len(answer.Records) == 1 && answer.Records[0].Host == "" {
+		return nil, dnsReply("5.1.10", "%s takes no mail (RFC 7505)", domain)
+	}
+	var list []exchanger
+	for _, mx := range answer.Records {
+		_, err := netip.ParseAddr(mx.Host)
+		if mx.Host == "" || err == nil || mx.Host == "localhost" && !x.config.AllowLoopback {
+			continue // of no use to anybody, whoever wrote it
+		}
+		if slices.ContainsFunc(x.own, func(name string) bool { return strings.EqualFold(name, mx.Host) }) {
+			// Those that are not preferred to us would send it back (RFC 5321 §5.1).
+			list = slices.DeleteFunc(list, func(e exchanger) bool { return e.preference >= mx.Preference })
+			if len(list) == 0 {
+				return nil, dnsReply("5.4.6", "we are the best mail exchanger of %s: mail would go in circles", domain)
+			}
+			break
+		}
+		list = append(list, exchanger{mx.Host, mx.Preference})
+	}
+	if len(list) == 0 {
+		return nil, dnsReply("5.4.4", "the mail exchangers of %s are no host names", domain)
+	}
+	shuffleEqual(list)
+	return list, spool.Reply{}
+}
+
+// shuffleEqual puts those of one preference in any order, so that they share the
+// load.
+func shuffleEqual(list []exchanger) {
+	for start := 0; start < len(list); {
+		end := start + 1
+		for end < len(list) && list[end].preference == list[start].preference {
+			end++
+		}
+		rand.Shuffle(end-start, func(i, j int) { list[start+i], list[start+j] = list[start+j], list[start+i] })
+		start = end
+	}
+}
+
+// addresses looks the hosts up until there are addresses enough. IPv6 and IPv4 are
+// taken in turn within a preference, so that one broken family does not use all
+// tries.
+func (x *MX) addresses(ctx context.Context, domain string, list []exchanger) ([]target, spool.Reply) {
+	var found []target
+	reply := dnsReply("4.4.4", "no mail exchanger of %s has an address", domain)
+	implicit := len(list) == 1 && list[0].name == domain
+	for len(list) > 0 && len(found) < maxAddresses && ctx.Err() == nil {
+		n := 1
+		for n < len(list) && list[n].preference == list[0].preference {
+			n++
+		}
+		var four, six []target
+		for _, e := range list[:n] {
+			if len(found)+len(four)+len(six) >= 2*maxAddresses {
+				break
+			}
+			answer, err := x.resolver.Addrs(ctx, e.name, family(x.config.IP))
+			switch {
+			case errors.Is(err, dns.ErrTemporary):
+				reply = dnsReply("4.4.3", "%v", err)
+			case err != nil && implicit:
+				reply = dnsReply("5.1.2", "%s has neither mail exchangers nor an address", domain)
+			}
+			for _, addr := range answer.Records {
+				switch {
+				case !x.mayUse(addr):
+					if reply.Status != "4.4.3" {
+						reply = dnsReply("5.4.6", "%s, a mail exchanger of %s, is this machine or no host's address (%s)", e.name, domain, addr)
+					}
+				case addr.Is4():
+					four = append(four, target{e.name, addr})
+				default:
+					six = append(six, target{e.name, addr})
+				}
+			}
+		}
+		found = append(found, interleave(six, four)...)
+		list = list[n:]
+	}
+	return found[:min(len(found), maxAddresses)], reply
+}
+
+func family(f config.IPFamily) dns.Family {
+	return map[config.IPFamily]dns.Family{config.OnlyV4: dns.IPv4, config.OnlyV6: dns.IPv6}[f]
+}
+
+// interleave takes from each list in turn.
+func interleave(a, b []target) []target {
+	var out []target
+	for i := range max(len(a), len(b)) {
+		if i < len(a) {
+			out = append(out, a[i])
+		}
+		if i < len(b) {
+			out = append(out, b[i])
+		}
+	}
+	return out
+}
+
+// mayUse reports whether mail may be sent to an address that a stranger's DNS names:
+// not to this machine, whose services trust it, and not to what is no host.
+func (x *MX) mayUse(addr netip.Addr) bool {
+	addr = addr.Unmap()
+	switch {
+	case addr.IsUnspecified(), addr.IsMulticast(), addr == netip.AddrFrom4([4]byte{255, 255, 255, 255}):
+		return false
+	case x.config.AllowLoopback:
+		return true
+	case addr.IsLoopback():
+		return false
+	}
+	return !slices.Contains(ownAddresses(), addr)
+}
+
+// ownAddresses are those of this machine's interfaces, as far as they can be found
+// out.
+func ownAddresses() []netip.Addr {
+	addrs, err := net.InterfaceAddrs()
+	if err != nil {
+		return nil
+	}
+	var own []netip.Addr
+	for _, a := range addrs {
+		if prefix, err := netip.ParsePrefix(a.String()); err == nil {
+			own = append(own, prefix.Addr().Unmap())
+		}
+	}
+	return own
+}
+
+// dnsReply is an outcome that no server was needed for.
+func dnsReply(status, format string, args ...any) spool.Reply {
+	return spool.Reply{Status: status, Text: spool.CleanText(fmt.Sprintf(format, args...)), Command: "dns"}
+}

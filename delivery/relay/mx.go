@@ -1,0 +1,190 @@
+package relay
+
+import (
+	"context"
+	"net"
+	"net/netip"
+	"slices"
+	"strconv"
+	"sync"
+	"time"
+
+	"postino/config"
+	"postino/delivery/dns"
+	"postino/spool"
+)
+
+const (
+	// mxConnections is how many connections an exchanger gets at a time: enough for a
+	// campaign, few enough not to be refused for their number.
+	mxConnections = 4
+	// mxMessages is how many messages one of them carries at most.
+	mxMessages = 100
+	// mxAttempts is how many attempts run at a time, to all exchangers together.
+	mxAttempts = 64
+	// maxHosts is how many exchangers are remembered. A remembered one without a
+	// connection costs some hundred octets.
+	maxHosts = 10_000
+)
+
+// MX delivers to the mail exchangers of the recipients' domains (RFC 5321 §5.1). It
+// is made by NewMX and may be used by many goroutines.
+type MX struct {
+	config   config.MX
+	timeouts config.Timeouts
+	retry    config.Retry
+	hostname string
+	own      []string // the names by which others may mean us
+	resolver *dns.Resolver
+
+	mu     sync.Mutex
+	hosts  map[netip.Addr]*host // guarded by mu
+	closed bool                 // guarded by mu
+}
+
+// NewMX returns an MX that calls itself hostname in EHLO, and does not send mail
+// back to exchangers with one of its own names. Nothing is looked up yet.
+func NewMX(c config.MX, t config.Timeouts, retry config.Retry, hostname string, own []string) (*MX, error) {
+	x := &MX{config: c, timeouts: t, retry: retry, hostname: hostname, own: own, hosts: make(map[netip.Addr]*host)}
+	var err error
+	if c.Resolver != "" {
+		x.resolver, err = dns.New(c.Resolver)
+	} else {
+		x.resolver, err = dns.System()
+	}
+	return x, err
+}
+
+// Room is how many deliveries can be used at a time.
+func (x *MX) Room() int { return mxAttempts }
+
+// Deliver sends b's message to its recipients, who must be of one domain, and returns
+// a Reply for each entry of b.Recipients, in that order. It tries one exchanger after
+// the other for those whom the last one left without an answer for good, and no other
+// one once the message may have been taken.
+func (x *MX) Deliver(ctx context.Context, b *spool.Batch) []spool.Reply {
+	replies := make([]spool.Reply, len(b.Recipients))
+	to := valid(b, replies)
+	if len(to) == 0 {
+		return replies
+	}
+	list, reply := x.targets(ctx, b.Message.Recipients[b.Recipients[to[0]]].Address.Domain)
+	for _, at := range to {
+		replies[at] = reply
+	}
+	sessions := 0
+	for _, t := range list {
+		if len(to) == 0 || sessions == maxSessions || ctx.Err() != nil {
+			break
+		}
+		if x.try(ctx, t, b, replies, to) {
+			sessions++
+		}
+		to = slices.DeleteFunc(slices.Clone(to), func(at int) bool {
+			return replies[at].Maybe || replies[at].Class() != spool.Temporary
+		})
+	}
+	return replies
+}
+
+// try has one address take what it takes, and reports whether a server answered
+// there.
+func (x *MX) try(ctx context.Context, t target, b *spool.Batch, replies []spool.Reply, to []int) (answered bool) {
+	h := x.host(t)
+	defer x.leave(h)
+	now := time.Now()
+	if why, down := h.down(now); down {
+		for _, at := range to {
+			replies[at] = why
+		}
+		return false
+	}
+	h.pool(x).deliver(ctx, b, replies, to)
+	for _, at := range to {
+		answered = answered || replies[at].Host != ""
+	}
+	if ctx.Err() == nil {
+		h.note(replies[to[0]], answered, now, x.retry)
+	}
+	return answered
+}
+
+// peer is how a session with an exchanger is opened.
+func (x *MX) peer(t target, plaintext bool) *peer {
+	p := &peer{
+		network: "tcp", address: net.JoinHostPort(t.addr.String(), strconv.Itoa(x.config.Port)), host: t.name,
+		policy: config.Opportunistic, hello: x.hostname, time: x.timeouts,
+	}
+	if p.host == "" {
+		p.host = t.addr.String()
+	}
+	switch {
+	case x.config.TLS == config.MXVerify:
+		p.policy = config.StartTLS
+	case x.config.TLS == config.MXNoTLS, plaintext:
+		p.policy = config.NoTLS
+	}
+	return p
+}
+
+// Forget makes hosts that were down worth a try again: the operator says so.
+func (x *MX) Forget() {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	for _, h := range x.hosts {
+		h.forgive()
+	}
+}
+
+// Close ends the connections. No Deliver may be under way.
+func (x *MX) Close() {
+	x.mu.Lock()
+	x.closed = true
+	hosts := x.hosts
+	x.hosts = nil
+	x.mu.Unlock()
+	for _, h := range hosts {
+		h.close()
+	}
+}
+
+// host is what is remembered of an address, in use until leave.
+func (x *MX) host(t target) *host {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	h := x.hosts[t.addr]
+	if h == nil {
+		h = &host{target: t}
+		if x.hosts == nil { // closed
+			return h
+		}
+		if len(x.hosts) >= maxHosts {
+			x.makeRoom()
+		}
+		x.hosts[t.addr] = h
+	}
+	h.users++
+	return h
+}
+
+func (x *MX) leave(h *host) {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	h.users--
+}
+
+// makeRoom forgets hosts that nobody uses: those that are well first. Called with mu
+// held.
+func (x *MX) makeRoom() {
+	for _, wellOnly := range []bool{true, false} {
+		for addr, h := range x.hosts {
+			if len(x.hosts) <= maxHosts*9/10 {
+				return
+			}
+			if h.users == 0 && (!wellOnly || h.well()) {
+				go h.close() // idle connections end by QUIT
+				delete(x.hosts, addr)
+			}
+		}
+	}
+}

@@ -1,0 +1,120 @@
+package delivery
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	"postino/config"
+	"postino/delivery/dsn"
+	"postino/spool"
+	"postino/spool/address"
+)
+
+// owed is a report that an attempt makes necessary.
+type owed struct {
+	action dsn.Action
+	to     address.Address
+	about  []int // recipients of the message
+}
+
+// reportsOwed decides who is to be told what of an attempt. m is the message before
+// it, after the one it makes of it.
+func reportsOwed(c *config.Config, m, after *spool.Message, outcomes []spool.Outcome) []owed {
+	if c.Mode == config.Capture {
+		return nil // nothing happened that anybody outside should hear of
+	}
+	byAction := make(map[dsn.Action][]int)
+	for _, o := range outcomes {
+		if m.Recipients[o.Recipient].Status.Settled() {
+			continue
+		}
+		rcpt := &after.Recipients[o.Recipient]
+		if action := tells(rcpt, o); action != "" {
+			byAction[action] = append(byAction[action], o.Recipient)
+		}
+	}
+	var list []owed
+	// A report about a report would go on for ever (RFC 5321 §6.1).
+	for _, action := range []dsn.Action{dsn.Failed, dsn.Delayed, dsn.Relayed, dsn.Delivered} {
+		if about := byAction[action]; len(about) > 0 && !m.Sender.IsNull() && m.Origin.Via != spool.ViaDSN {
+			list = append(list, owed{action, m.Sender, about})
+		}
+	}
+	return append(list, operatorReport(c, m, after, outcomes)...)
+}
+
+// tells is what the sender asked to be told of an outcome (RFC 3461 §4.1); empty is
+// nothing.
+func tells(rcpt *spool.Recipient, o spool.Outcome) dsn.Action {
+	wants := func(word string, byDefault bool) bool {
+		if len(rcpt.Notify) == 0 {
+			return byDefault
+		}
+		return slices.ContainsFunc(rcpt.Notify, func(n string) bool { return strings.EqualFold(n, word) })
+	}
+	switch {
+	case o.Status == spool.Failed && wants("FAILURE", true):
+		return dsn.Failed
+	case o.Status == spool.Deferred && o.Warned && wants("DELAY", true):
+		return dsn.Delayed
+	case o.Status == spool.Relayed && wants("SUCCESS", false) && !o.Reply.Notifies:
+		return dsn.Relayed
+	case o.Status == spool.Delivered && wants("SUCCESS", false):
+		return dsn.Delivered
+	}
+	return ""
+}
+
+// operatorReport is the copy of a failure for bounce_to, whatever the sender wants to
+// know of it. What goes to bounce_to itself is not reported there.
+func operatorReport(c *config.Config, m, after *spool.Message, outcomes []spool.Outcome) []owed {
+	if c.BounceTo == "" {
+		return nil
+	}
+	to, err := address.Parse(c.BounceTo)
+	if err != nil {
+		return nil // the configuration was checked
+	}
+	var about []int
+	for _, o := range outcomes {
+		rcpt := &after.Recipients[o.Recipient]
+		if o.Status == spool.Failed && !m.Recipients[o.Recipient].Status.Settled() && rcpt.Address.Key() != to.Key() {
+			about = append(about, o.Recipient)
+		}
+	}
+	if len(about) == 0 || m.Sender.Key() == to.Key() {
+		return nil
+	}
+	return []owed{{dsn.Failed, to, about}}
+}
+
+// writeReport writes a report about m, as it is after the attempt, into the spool. It
+// is queued with the attempt.
+func writeReport(s *spool.Spool, c *config.Config, after *spool.Message, o owed, now time.Time) (*spool.Report, error) {
+	content, err := s.Content(after)
+	if err != nil {
+		return nil, err
+	}
+	defer content.Close()
+	draft, err := s.NewDraft(0)
+	if err != nil {
+		return nil, err
+	}
+	r := &dsn.Report{
+		ID: draft.ID(), Action: o.action, Message: after, Recipients: o.about, To: o.to,
+		Hostname: c.Hostname, Domain: c.Domain, Now: now, Until: expiry(after, c.Retry),
+	}
+	if err := r.Write(draft, content); err != nil {
+		draft.Discard()
+		return nil, fmt.Errorf("report about %s: %w", after.ID, err)
+	}
+	m := &spool.Message{
+		Arrived: now, UTF8: r.UTF8(),
+		Recipients: []spool.Recipient{{Address: o.to, Status: spool.Queued, Notify: []string{"NEVER"}, Bare: after.BareSender && o.to == after.Sender}},
+		Origin:     spool.Origin{Via: spool.ViaDSN, UID: after.Origin.UID},
+		Subject:    r.Subject(),
+	}
+	return &spool.Report{Draft: draft, Message: m, About: o.about}, nil
+}

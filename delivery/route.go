@@ -1,0 +1,192 @@
+package delivery
+
+import (
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"sync"
+
+	"postino/config"
+	"postino/delivery/relay"
+	"postino/spool"
+	"postino/spool/address"
+)
+
+// route is where mail goes: a Transport, and what its success means.
+type route struct {
+	hop       string
+	transport Transport
+	success   spool.Status
+	keep      bool       // content stays readable when the message is finished
+	limit     func() int // attempts at a time
+	close     func()     // may be nil
+	// byDomain: each domain of recipients is a next hop of its own.
+	byDomain bool
+}
+
+// perDomain is how many attempts one domain may have under way at a time, of those of
+// a route to many: as much as its connections can use, and a part of what all domains
+// have, so that one that is dead leaves room for the others.
+const perDomain = 16
+
+// most is how many attempts one next hop of the route may have at a time.
+func (r *route) most() int {
+	if r.byDomain {
+		return perDomain
+	}
+	return r.limit()
+}
+
+// localAttempts is how many attempts run at a time where no server is involved.
+const localAttempts = 4
+
+// plan is a configuration in use: which way each recipient goes.
+type plan struct {
+	config  *config.Config
+	routes  []*route        // those of config.Routes, in their order
+	rest    *route          // where everything else goes
+	target  address.Address // of mode redirect
+	aliases *aliasFile
+	users   sync.WaitGroup // attempts that have it; added to under Runner.mu
+}
+
+// newPlan makes the routes of a configuration. Nothing is connected yet.
+func newPlan(c *config.Config) (*plan, error) {
+	p := &plan{config: c, aliases: &aliasFile{path: c.Aliases.File}}
+	if c.Mode == config.Capture {
+		p.rest = local("capture", capture{}, spool.Delivered)
+		p.rest.keep = true
+		return p, nil
+	}
+	var err error
+	if c.Mode == config.Redirect {
+		if p.target, err = address.Parse(c.RedirectTo); err != nil {
+			return nil, fmt.Errorf("redirect_to: %w", err)
+		}
+	}
+	for i := range c.Routes {
+		r, routeErr := p.newRoute(&c.Routes[i])
+		err = errors.Join(err, routeErr)
+		p.routes = append(p.routes, r)
+	}
+	var restErr error
+	if c.Relay != nil {
+		p.rest, restErr = p.smarthost(c.Relay)
+	} else {
+		p.rest, restErr = p.exchangers()
+	}
+	if err = errors.Join(err, restErr); err != nil {
+		p.close()
+		return nil, err
+	}
+	return p, nil
+}
+
+func local(hop string, t Transport, success spool.Status) *route {
+	return &route{hop: hop, transport: t, success: success, limit: func() int { return localAttempts }}
+}
+
+func (p *plan) newRoute(r *config.Route) (*route, error) {
+	switch t := r.Transport; t.Kind {
+	case config.ViaMX:
+		return p.exchangers()
+	case config.ViaLMTP:
+		l := relay.NewLMTP(t, p.config.Timeouts, p.config.Hostname)
+		return &route{hop: l.Hop(), transport: l, success: spool.Delivered, limit: l.Room, close: l.Close}, nil
+	case config.ViaError:
+		status := spool.Reply{Status: t.Status, Text: t.Text, Command: "route"}
+		return local(t.String(), refuser(status), spool.Relayed), nil
+	}
+	return p.smarthost(r.Relay)
+}
+
+func (p *plan) smarthost(c *config.Relay) (*route, error) {
+	r, err := relay.New(c, p.config.Timeouts, p.config.Hostname)
+	if err != nil {
+		return nil, err
+	}
+	return &route{hop: r.Hop(), transport: r, success: spool.Relayed, limit: r.Room, close: r.Close}, nil
+}
+
+func (p *plan) exchangers() (*route, error) {
+	x, err := relay.NewMX(p.config.MX, p.config.Timeouts, p.config.Retry, p.config.Hostname, append([]string{p.config.Hostname}, p.config.LocalDomains...))
+	if err != nil {
+		return nil, err
+	}
+	return &route{hop: "mx", byDomain: true, transport: x, success: spool.Relayed, limit: x.Room, close: x.Close}, nil
+}
+
+// all are the routes of the plan.
+func (p *plan) all() []*route { return append(slices.Clone(p.routes), p.rest) }
+
+func (p *plan) close() {
+	for _, r := range p.all() {
+		if r != nil && r.close != nil {
+			r.close()
+		}
+	}
+}
+
+// limit is how many attempts may run at a time.
+func (p *plan) limit() int {
+	n := 0
+	for _, r := range p.all() {
+		n += r.limit()
+	}
+	return n
+}
+
+// route finds the way of mail from one to another address, and the name of its next
+// hop.
+func (p *plan) route(sender, recipient address.Address) (*route, string) {
+	r := p.rest
+	for i := range p.routes {
+		if p.config.Routes[i].Matches(sender, recipient) {
+			r = p.routes[i]
+			break
+		}
+	}
+	if r.byDomain {
+		return r, r.hop + " " + strings.ToLower(recipient.Domain)
+	}
+	return r, r.hop
+}
+
+// leg is the part of an attempt that one next hop has to do with.
+type leg struct {
+	route *route
+	hop   string
+	batch *spool.Batch
+	about [][]int // for each recipient of the batch, those of the message it stands for
+}
+
+// legs sorts the recipients to attempt by their next hop, in their order.
+func (p *plan) legs(m *spool.Message, list []int) []*leg {
+	if p.config.Mode == config.Redirect {
+		return []*leg{p.redirected(m, list)}
+	}
+	var legs []*leg
+	byHop := make(map[string]*leg)
+	for _, n := range list {
+		r, hop := p.route(m.Sender, m.Recipients[n].Address)
+		l := byHop[hop]
+		if l == nil {
+			l = &leg{route: r, hop: hop, batch: &spool.Batch{Message: m}}
+			byHop[hop] = l
+			legs = append(legs, l)
+		}
+		l.batch.Recipients = append(l.batch.Recipients, n)
+		l.about = append(l.about, []int{n})
+	}
+	return legs
+}
+
+// redirected is the one leg of mode redirect: one address instead of all recipients,
+// which nobody reports to and nothing is sent to.
+func (p *plan) redirected(m *spool.Message, list []int) *leg {
+	other := *m
+	other.Recipients = []spool.Recipient{{Address: p.target, Status: spool.Queued, Notify: []string{"NEVER"}}}
+	r, hop := p.route(m.Sender, p.target)
+	return &leg{route: r, hop: hop, batch: &spool.Batch{Message: &other, Recipients: []int{0}}, about: [][]int{list}}
+}
