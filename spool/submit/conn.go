@@ -214,7 +214,9 @@ func chunkSize(line string) int64 {
 	return int64(n)
 }
 
-// Write notes what the server answers. It writes whole replies.
+// Write notes what the server answers. It writes whole replies. A client that one of
+// them cannot reach would wait for it, and never learn what became of its message:
+// the end of the connection tells it that there is doubt.
 func (c *conn) Write(p []byte) (int, error) {
 	if len(p) > 0 && (p[0] == '4' || p[0] == '5') {
 		c.refused.Store(true)
@@ -225,6 +227,9 @@ func (c *conn) Write(p []byte) (int, error) {
 	n, err := c.Conn.Write(p)
 	if err != nil {
 		c.closed.Store(true) // nobody reads what we answer: we take no more
+	}
+	if err != nil && c.idle > 0 {
+		c.Conn.Close()
 	}
 	return n, err
 }

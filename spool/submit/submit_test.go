@@ -439,6 +439,31 @@ func TestOrdinaryClientsMaySpeakSMTP(t *testing.T) {
 	}
 }
 
+// A client that a reply cannot reach is not left to wait for it: the connection
+// ends, and nothing is taken any more.
+func TestReplyThatCannotBeGivenEndsTheSession(t *testing.T) {
+	r := newRig(t)
+	c, err := net.Dial("unix", filepath.Join(r.dir, "s"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	if _, err := c.Read(make([]byte, 1)); err != nil { // the greeting has arrived
+		t.Fatal(err)
+	}
+	if err := c.(*net.UnixConn).CloseRead(); err != nil {
+		t.Fatal(err)
+	}
+	const patience, interval = 10_000, time.Millisecond
+	for range patience {
+		if _, err := io.WriteString(c, "NOOP\r\n"); err != nil {
+			return
+		}
+		time.Sleep(interval)
+	}
+	t.Error("the session goes on")
+}
+
 func TestEndlessCommandLineEndsTheSession(t *testing.T) {
 	r := newRig(t)
 	c, err := net.Dial("unix", filepath.Join(r.dir, "s"))
