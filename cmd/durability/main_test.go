@@ -63,10 +63,13 @@ func root() string {
 // installed, or points, which die at crash points.
 func programs(kind string) string { return filepath.Join(os.Getenv(programVariable), kind) }
 
-// size is a number of the environment, or what fits into CI.
+// size is a number of the environment, or what fits into CI; less with -short.
 func size(t testing.TB, variable string, inCI int) int {
 	t.Helper()
 	text := os.Getenv(variable)
+	if text == "" && testing.Short() {
+		return max(1, inCI/4)
+	}
 	if text == "" {
 		return inCI
 	}

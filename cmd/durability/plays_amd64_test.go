@@ -152,7 +152,7 @@ func (s *stage) meetRunner(n uint64, f fault) meeting {
 	switch {
 	case !p.hit && (byItself || p.status != 0):
 		m.err = errors.Join(m.err, fmt.Errorf("without a fault it ended with %d", p.status))
-	case p.hit && f.errno != 0 && f.call == "fdatasync" && !byItself:
+	case p.hit && f.errno != 0 && f.call == "fdatasync" && p.status == 0:
 		m.err = errors.Join(m.err, errors.New("a sync failed and the runner carried on"))
 	}
 	return m

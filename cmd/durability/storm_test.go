@@ -44,7 +44,7 @@ func TestNothingIsLostInAStormOfKills(t *testing.T) {
 	for round := 0; total.fronts+total.runners < kills; round++ {
 		ok := t.Run(fmt.Sprintf("round %d", round), func(t *testing.T) {
 			s := &storm{box: newBox(t, programs("plain"))}
-			v := s.blow(t, n, round)
+			v := s.blow(t, n, round, kills)
 			total.fronts += int(s.fronts.Load())
 			total.runners += int(s.runners.Load())
 			total.admins += int(s.admins.Load())
@@ -65,7 +65,7 @@ func TestNothingIsLostInAStormOfKills(t *testing.T) {
 }
 
 // blow kills until the round has its kills, then counts.
-func (s *storm) blow(t *testing.T, seed uint64, round int) oracle.Verdict {
+func (s *storm) blow(t *testing.T, seed uint64, round, kills int) oracle.Verdict {
 	t.Helper()
 	b := s.box
 	var others sync.WaitGroup
@@ -75,7 +75,7 @@ func (s *storm) blow(t *testing.T, seed uint64, round int) oracle.Verdict {
 	}
 	others.Go(func() { s.administer(stream(stormCallers)) })
 	random := stream(stormCallers + 1)
-	for s.kills() < stormRound {
+	for s.kills() < min(stormRound, int64(kills)) {
 		r := b.launch()
 		time.Sleep(time.Duration(random.IntN(80)) * time.Millisecond)
 		if random.IntN(8) == 0 {

@@ -6,6 +6,7 @@ import (
 	"path/filepath"
 	"runtime"
 	"strconv"
+	"strings"
 	"syscall"
 	"testing"
 	"time"
@@ -18,6 +19,7 @@ import (
 // over all threads together, as strace cannot.
 type fault struct {
 	call string // its name; "" is any
+	on   string // part of the path of its descriptor; "" is any
 	nth  int    // which one of these, from 1; 0 is none
 	// One of them: the process dies at the call's entry, the call fails with this
 	// error and does nothing, or a write is given half of its octets.
@@ -34,7 +36,7 @@ func (f fault) String() string {
 	case f.errno != 0:
 		what = unix.ErrnoName(f.errno)
 	}
-	return fmt.Sprintf("%s at %s %d", what, f.call, f.nth)
+	return fmt.Sprintf("%s at %s%s %d", what, f.call, f.on, f.nth)
 }
 
 // traced is a process whose system calls are watched.
@@ -209,11 +211,17 @@ func (p *traced) call(tid int, f fault, seen *int, broken map[int]bool) error {
 	if p.hit || f.nth == 0 || f.call != "" && f.call != name {
 		return nil
 	}
+	at := ""
+	if f.on != "" || *seen+1 == f.nth {
+		at, _ = os.Readlink(fmt.Sprintf("/proc/%d/fd/%d", p.pid, info.args[0])) // none: it has no descriptor
+	}
+	if !strings.Contains(at, f.on) {
+		return nil
+	}
 	if *seen++; *seen != f.nth {
 		return nil
 	}
-	p.hit = true
-	p.at, _ = os.Readlink(fmt.Sprintf("/proc/%d/fd/%d", p.pid, info.args[0])) // none: it has no descriptor
+	p.hit, p.at = true, at
 	if f.kill {
 		return syscall.Kill(p.pid, syscall.SIGKILL)
 	}

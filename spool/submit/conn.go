@@ -66,6 +66,9 @@ type conn struct {
 	refused   atomic.Bool
 	closed    atomic.Bool // nothing more is read
 	committed spool.ID    // of the last message that was taken
+	// broken: the carrier failed within content. Whatever the server makes of that,
+	// it is no verdict on the message.
+	broken atomic.Bool
 }
 
 func newConn(c net.Conn, origin spool.Origin, idle time.Duration) *conn {
@@ -86,7 +89,11 @@ func (s source) Read(p []byte) (int, error) {
 		}
 		_ = s.c.Conn.SetReadDeadline(deadline)
 	}
-	return s.c.Conn.Read(p)
+	n, err := s.c.Conn.Read(p)
+	if err != nil && err != io.EOF && (s.c.chunk > 0 || s.c.data) {
+		s.c.broken.Store(true)
+	}
+	return n, err
 }
 
 // trusted reports whether the kernel vouches for who is at the other end.
@@ -224,7 +231,10 @@ func (c *conn) Write(p []byte) (int, error) {
 	if bytes.HasPrefix(p, []byte("354")) {
 		c.data = true
 	}
-	n, err := c.Conn.Write(p)
+	n, err := 0, net.ErrClosed
+	if !c.broken.Load() {
+		n, err = c.Conn.Write(p)
+	}
 	if err != nil {
 		c.closed.Store(true) // nobody reads what we answer: we take no more
 	}

@@ -46,8 +46,12 @@ func (d *dropDir) take(ctx context.Context, name string) (err error) {
 	if info.Size > maxDropSize {
 		return d.setAside(name, fmt.Sprintf("larger than %d octets", maxDropSize))
 	}
-	in := bufio.NewReader(io.LimitReader(f, maxDropSize))
+	file := &watchedReader{r: f}
+	in := bufio.NewReader(io.LimitReader(file, maxDropSize))
 	if !begins(in, name) {
+		if file.failed != nil {
+			return file.later()
+		}
 		return d.setAside(name, "not a submission of that name")
 	}
 	c := &dropConn{r: in, done: make(chan struct{})}
@@ -75,12 +79,33 @@ func (d *dropDir) take(ctx context.Context, name string) (err error) {
 			return &laterError{"stored, and cannot be removed: " + err.Error()}
 		}
 		return nil
+	case file.failed != nil:
+		return file.later()
 	case c.temporary():
 		return &laterError{"not stored, to be tried again: " + c.verdict()}
 	}
 	// The front end writes only what the session takes, so this is somebody's
 	// handiwork, or a mistake of ours: kept for a while, not read again.
 	return d.setAside(name, c.verdict())
+}
+
+// watchedReader remembers that the file could not be read, which is no verdict on
+// what is in it.
+type watchedReader struct {
+	r      io.Reader
+	failed error
+}
+
+func (w *watchedReader) Read(p []byte) (int, error) {
+	n, err := w.r.Read(p)
+	if err != nil && err != io.EOF {
+		w.failed = err
+	}
+	return n, err
+}
+
+func (w *watchedReader) later() error {
+	return &laterError{"not read, to be tried again: " + w.failed.Error()}
 }
 
 // begins reports whether a session begins with the submission ID that its file is
