@@ -53,14 +53,16 @@ func TestNothingIsLostByAnErrorOfAnySystemCall(t *testing.T) {
 
 // What once lost mail or refused it. The faults are met for certain.
 func TestFaultsThatOnceDidHarm(t *testing.T) {
-	runner := play{name: "runner", runner: true}
+	n, runner := seed(t), play{name: "runner", runner: true}
 	s := runner.set(t, programs("plain"))
 	for _, f := range []fault{
 		// Accepted mail was put aside as rejected.
 		{call: "read", on: "/drop/", nth: 1, errno: unix.EIO},
 		{call: "read", on: "/drop/", nth: 3, errno: unix.EIO},
+		// An empty file took the place of a spool that could not be looked at.
+		{call: "openat", on: "/spool.db", nth: 1, errno: unix.EIO},
 	} {
-		if m := s.meet(seed(t), f); !m.hit || m.err != nil {
+		if m := s.meet(n, f); !m.hit || m.err != nil {
 			t.Errorf("%v: met: %v; %v", f, m.hit, m.err)
 		}
 	}

@@ -1,6 +1,7 @@
 package durability_test
 
 import (
+	"bytes"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -213,7 +214,7 @@ func (p *traced) call(tid int, f fault, seen *int, broken map[int]bool) error {
 	}
 	at := ""
 	if f.on != "" || *seen+1 == f.nth {
-		at, _ = os.Readlink(fmt.Sprintf("/proc/%d/fd/%d", p.pid, info.args[0])) // none: it has no descriptor
+		at = p.object(name, info.args)
 	}
 	if !strings.Contains(at, f.on) {
 		return nil
@@ -235,6 +236,27 @@ func (p *traced) call(tid int, f fault, seen *int, broken map[int]bool) error {
 		broken[tid] = true
 	}
 	return syscall.PtraceSetRegs(tid, &regs)
+}
+
+// object is what a call is about: the file of its descriptor, if it has one, and its
+// path, if it takes one behind that.
+func (p *traced) object(name string, args [6]uint64) string {
+	at, _ := os.Readlink(fmt.Sprintf("/proc/%d/fd/%d", p.pid, args[0]))
+	switch name {
+	case "openat", "stat", "unlink", "mkdir", "rename":
+		memory, err := os.Open(fmt.Sprintf("/proc/%d/mem", p.pid))
+		if err != nil {
+			return at
+		}
+		defer memory.Close()
+		text := make([]byte, 256)
+		n, _ := memory.ReadAt(text, int64(args[1])) // of fstat it is none
+		path, _, found := bytes.Cut(text[:n], []byte{0})
+		if found {
+			at += " " + strings.ToValidUTF8(string(path), "?")
+		}
+	}
+	return at
 }
 
 // callName names the calls that a fault can be aimed at; others are numbers.
