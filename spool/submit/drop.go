@@ -1,8 +1,10 @@
 package submit
 
 import (
+	"bytes"
 	"cmp"
 	"context"
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"io"
@@ -11,7 +13,6 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
-	"sync"
 	"sync/atomic"
 	"time"
 
@@ -25,10 +26,16 @@ const (
 	// maxDropSize, in octets, is the front end's own cap of 1 GiB and as much
 	// envelope as may come before it.
 	maxDropSize = 1<<30 + 16<<20
-	// dropWorkers read drop files at a time, so that they share commits.
-	dropWorkers = 16
-	// dropBatch names are read from the directory at a time: it may hold 100,000.
-	dropBatch = 1000
+	// dropWorkers files are read at a time, so that they share commits, and
+	// dropPerOwner of one owner: they may be large.
+	dropWorkers  = 20
+	dropPerOwner = 16
+	// dropBatch names are read from the directory at a time, and dropListed wait their
+	// turn at a time, some 200 octets each: it may hold any number.
+	dropBatch  = 1000
+	dropListed = 100_000
+	// dropArrivals names are remembered that come meanwhile. More are found later.
+	dropArrivals = 1000
 	// dropInterval is how often drop/ is looked at without being told to. The
 	// notice of a new file may be lost without harm.
 	dropInterval = 10 * time.Second
@@ -45,7 +52,8 @@ const (
 // it arrives.
 func (srv *Server) Drops(ctx context.Context) error {
 	d := newDropDir(srv)
-	notices, stop := watch(ctx, d.path)
+	d.arrived = make(chan string, dropArrivals)
+	notices, stop := watch(ctx, d.path, d.arrived)
 	defer stop()
 	tick := time.NewTicker(dropInterval)
 	defer tick.Stop()
@@ -116,6 +124,8 @@ type dropDir struct {
 	swept time.Time    // when leftovers were last looked for
 	left  leftFiles
 	full  bool // there was no room when last looked
+	// arrived has the names of files that came; nil where nobody watches.
+	arrived chan string
 }
 
 func newDropDir(srv *Server) *dropDir {
@@ -132,16 +142,30 @@ func (d *dropDir) scan(ctx context.Context) error {
 	}
 	d.left.begin()
 	defer d.left.end()
-	return readDir(d.path, func(entries []fs.DirEntry) bool {
-		var names []string // which begin with the time
+	wait := newDropTurns()
+	err := readDir(d.path, func(entries []fs.DirEntry) bool {
 		for _, e := range entries {
 			if d.isDrop(e, sweep) && !d.left.waits(e.Name()) {
-				names = append(names, e.Name())
+				d.list(wait, e.Name())
 			}
 		}
-		d.takeAll(ctx, names)
+		if wait.length >= dropListed {
+			d.takeAll(ctx, wait)
+			wait = newDropTurns()
+		}
 		return ctx.Err() == nil
 	})
+	d.takeAll(ctx, wait)
+	return err
+}
+
+// list has a file wait for its turn.
+func (d *dropDir) list(wait *dropTurns, name string) {
+	var st unix.Stat_t
+	err := unix.Lstat(filepath.Join(d.path, name), &st)
+	if err == nil && st.Mode&unix.S_IFMT == unix.S_IFREG {
+		wait.add(dropFile{name: name, uid: st.Uid})
+	}
 }
 
 // isDrop reports whether something in the directory may be a drop file, and sees to
@@ -181,37 +205,54 @@ func (d *dropDir) waits() bool {
 	return d.full
 }
 
-func (d *dropDir) takeAll(ctx context.Context, names []string) {
-	work := make(chan string)
-	problems := make(chan problem)
-	var wg sync.WaitGroup
-	for range min(dropWorkers, len(names)) {
-		wg.Go(func() {
-			for name := range work {
-				if err := d.take(ctx, name); err != nil {
-					problems <- problem{name, err}
-				}
-			}
-		})
+// takeAll takes the files that wait, and those that come meanwhile.
+func (d *dropDir) takeAll(ctx context.Context, wait *dropTurns) {
+	type outcome struct {
+		dropFile
+		err error
 	}
-	go func() {
-		defer close(problems)
-		for _, n := range names {
-			if ctx.Err() == nil {
-				work <- n
+	wait.sort()
+	finished := make(chan outcome)
+	for running := 0; ; {
+		for running < dropWorkers && ctx.Err() == nil {
+			d.hear(wait)
+			f, ok := wait.next()
+			if !ok {
+				break
 			}
+			running++
+			go func() { finished <- outcome{f, d.take(ctx, f.name)} }()
 		}
-		close(work)
-		wg.Wait()
-	}()
-	for p := range problems {
-		d.left.note(p.name, p.err)
+		if running == 0 {
+			return
+		}
+		select {
+		case o := <-finished:
+			running--
+			wait.done(o.dropFile)
+			d.left.note(o.name, o.err)
+		case name := <-d.arrived:
+			d.hearOf(wait, name)
+		}
 	}
 }
 
-type problem struct {
-	name string
-	err  error
+// hear has those wait who came meanwhile.
+func (d *dropDir) hear(wait *dropTurns) {
+	for range dropArrivals {
+		select {
+		case name := <-d.arrived:
+			d.hearOf(wait, name)
+		default:
+			return
+		}
+	}
+}
+
+func (d *dropDir) hearOf(wait *dropTurns, name string) {
+	if _, ok := dropID(name); ok && len(wait.known) < 2*dropListed {
+		d.list(wait, name)
+	}
 }
 
 // removeOld removes what nobody has changed for a long time. The change time is the
@@ -231,9 +272,9 @@ func (d *dropDir) removeOld(name string) error {
 	return nil
 }
 
-// watch sends a notice when something is linked into dir. Without inotify there
-// are none, and dropInterval has to do.
-func watch(ctx context.Context, dir string) (notices chan struct{}, stop func()) {
+// watch sends a notice when something is linked into dir, and its name to arrived
+// while that has room. Without inotify there are none, and dropInterval has to do.
+func watch(ctx context.Context, dir string, arrived chan<- string) (notices chan struct{}, stop func()) {
 	notices = make(chan struct{}, 1)
 	fd, err := unix.InotifyInit1(unix.IN_CLOEXEC | unix.IN_NONBLOCK)
 	if err != nil {
@@ -249,8 +290,15 @@ func watch(ctx context.Context, dir string) (notices chan struct{}, stop func())
 		defer close(done)
 		buf := make([]byte, 4096)
 		for {
-			if _, err := f.Read(buf); err != nil {
+			n, err := f.Read(buf)
+			if err != nil {
 				return
+			}
+			for _, name := range eventNames(buf[:n]) {
+				select {
+				case arrived <- name:
+				default:
+				}
 			}
 			select {
 			case notices <- struct{}{}:
@@ -262,4 +310,18 @@ func watch(ctx context.Context, dir string) (notices chan struct{}, stop func())
 		f.Close()
 		<-done
 	}
+}
+
+// eventNames are the names in what inotify(7) tells.
+func eventNames(b []byte) (names []string) {
+	for len(b) >= unix.SizeofInotifyEvent {
+		length := int(binary.NativeEndian.Uint32(b[unix.SizeofInotifyEvent-4:]))
+		b = b[unix.SizeofInotifyEvent:]
+		if length > len(b) {
+			return names
+		}
+		name, _, _ := bytes.Cut(b[:length], []byte{0})
+		names, b = append(names, string(name)), b[length:]
+	}
+	return names
 }
