@@ -47,7 +47,7 @@ func (s *Spool) find(bucket []byte, want func([]byte) bool) iter.Seq2[*Message, 
 // pageBack copies what is wanted among the findStep records before a key, at most
 // walkStep. last is where the next call goes on.
 func (s *Spool) pageBack(bucket, before []byte, want func([]byte) bool) (keys, records [][]byte, last []byte, more bool) {
-	_ = s.db.View(func(tx *bolt.Tx) error {
+	_ = s.view(func(tx *bolt.Tx) error {
 		c := tx.Bucket(bucket).Cursor()
 		k, v := c.Last()
 		if before != nil {

@@ -146,6 +146,7 @@ func (s *Spool) Fail(id ID, reply Reply) (*Message, error) {
 // is on disk.
 func (s *Spool) change(id ID, f func(*bolt.Tx, *Message) error, after ...func()) (*Message, error) {
 	var m *Message
+	var grown int64
 	err := s.update(func(tx *bolt.Tx) error {
 		v := tx.Bucket(bucketMessage).Get(id.key())
 		if v == nil {
@@ -159,10 +160,13 @@ func (s *Spool) change(id ID, f func(*bolt.Tx, *Message) error, after ...func())
 			return err
 		}
 		if m.Settled() {
-			return settle(tx, m)
+			err := settle(tx, m)
+			grown = sizeInHistory(tx, id)
+			return err
 		}
 		return putMessage(tx, m)
 	}, func() {
+		s.growHistory(grown)
 		s.notify(m)
 		for _, f := range after {
 			f()

@@ -109,6 +109,8 @@ type Spool struct {
 	// salvaging, guarded by mu: a file that was set aside may have messages whose
 	// content is in content/.
 	salvaging bool
+	history   int64 // guarded by mu: octets of history, once it is counted
+	counted   bool  // guarded by mu: history was counted
 }
 
 // Options are how a spool is opened. The zero value is usable.

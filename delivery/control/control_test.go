@@ -176,6 +176,8 @@ func TestTraceFindsByEachName(t *testing.T) {
 	}{
 		{first.String(), []spool.ID{first}},
 		{strings.ToLower(second.String()), []spool.ID{second}},
+		{strings.ToLower(second.String()[5:]), []spool.ID{second}},
+		{"Her <x@to.test>", []spool.ID{first, second}},
 		{"<other@id.test>", []spool.ID{second}},
 		{"Backup done@id.test", []spool.ID{first}},
 		{"BOSS@corp.test", nil}, // a local part has case (RFC 5321 §2.4)

@@ -146,3 +146,31 @@ func FuzzElement(f *testing.F) {
 		}
 	})
 }
+
+// The law: the look at the raw record never hides what the look at the message finds.
+func FuzzMayMatch(f *testing.F) {
+	f.Add("Disk full", "Disk f=?x", "a@b.test", "x")
+	f.Add("FÜR", "Backup =?utf-8?q?f=C3=BCr?= Anna", "a@b.test", "x")
+	f.Add("Bob <bob@X.test> (work)", "", "bob@x.TEST", "x")
+	f.Add(`"a\\b"@x.test`, "", `"ab"@x.test`, "x")
+	f.Add("<1&2@id>", "", "", "<1&2@id>")
+	f.Add("000001", "k", "", "")
+	f.Add("\u212a", "k", "", "")
+	f.Fuzz(func(t *testing.T, what, subject, rcpt, messageID string) {
+		m := &spool.Message{ID: 0xABCDEF0000000001, Subject: subject, MessageID: messageID}
+		if a, err := address.Parse(rcpt); err == nil {
+			m.Recipients = []spool.Recipient{{Address: a}}
+		}
+		record, err := json.Marshal(m)
+		var stored spool.Message
+		if err == nil {
+			err = json.Unmarshal(record, &stored)
+		}
+		if err != nil || what == "" {
+			return
+		}
+		if matcher(what)(&stored) && !mayMatch(what)(record) {
+			t.Fatalf("%q is hidden in %s", what, record)
+		}
+	})
+}

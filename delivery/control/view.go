@@ -1,22 +1,14 @@
 package control
 
 import (
-	"cmp"
 	"errors"
 	"fmt"
 	"io"
 	"iter"
-	"maps"
-	"slices"
-	"strings"
 
 	"postino/spool"
 	"postino/spool/address"
 )
-
-// maxTraces is how many messages one Trace finds at most, the newest ones. A
-// question with more answers was not precise enough.
-const maxTraces = 1000
 
 // ErrContentGone means: the message is finished, and only mode capture keeps content.
 var ErrContentGone = errors.New("its content is gone: that of finished mail is kept in mode capture alone")
@@ -116,91 +108,6 @@ func (v View) trace(m *spool.Message) (Trace, error) {
 		return Trace{}, err
 	}
 	return newTrace(m, attempts), nil
-}
-
-// Trace yields the messages, queued or finished, that what names, newest last:
-// the one with that queue ID, else those with that Message-ID, those from or to
-// that address, and those with that text in their subject, in any case.
-func (v View) Trace(what string) iter.Seq2[Trace, error] {
-	if id, err := spool.ParseID(what); err == nil {
-		if t, err := v.Show(id); !errors.Is(err, spool.ErrNotFound) {
-			return func(yield func(Trace, error) bool) { yield(t, err) }
-		}
-	}
-	matches := matcher(what)
-	return v.find(func(m *spool.Message) bool { return v.Access.sees(m) && matches(m) })
-}
-
-// Captured yields the finished messages whose content was kept, newest last.
-func (v View) Captured() iter.Seq2[Trace, error] {
-	return v.find(func(m *spool.Message) bool { return m.Captured && !m.Finished.IsZero() && v.Access.owns(m) })
-}
-
-// find yields the newest messages that match.
-func (v View) find(matches func(*spool.Message) bool) iter.Seq2[Trace, error] {
-	return func(yield func(Trace, error) bool) {
-		if v.Spool == nil {
-			return
-		}
-		found := make(map[spool.ID]*spool.Message)
-		// The queue first: what is finished meanwhile is then seen twice, not never.
-		for _, walk := range []iter.Seq2[*spool.Message, error]{v.Spool.Queue(), v.Spool.History()} {
-			for m, err := range walk {
-				if err != nil {
-					if !yield(Trace{}, err) {
-						return
-					}
-					continue
-				}
-				if matches(m) {
-					found[m.ID] = m
-				}
-				if len(found) > 2*maxTraces {
-					found = newest(found)
-				}
-			}
-		}
-		found = newest(found)
-		for _, id := range slices.Sorted(maps.Keys(found)) {
-			if !yield(v.trace(found[id])) {
-				return
-			}
-		}
-	}
-}
-
-// newest keeps the maxTraces newest messages.
-func newest(found map[spool.ID]*spool.Message) map[spool.ID]*spool.Message {
-	ids := slices.SortedFunc(maps.Keys(found), func(a, b spool.ID) int { return cmp.Compare(b, a) })
-	for _, id := range ids[min(len(ids), maxTraces):] {
-		delete(found, id)
-	}
-	return found
-}
-
-func matcher(what string) func(*spool.Message) bool {
-	messageID := bareID(what)
-	part := strings.ToLower(what)
-	key := ""
-	if a, err := address.Parse(what); err == nil && a.Domain != "" {
-		key = a.Key()
-	}
-	return func(m *spool.Message) bool {
-		if what == "" {
-			return false
-		}
-		return messageID != "" && messageID == bareID(m.MessageID) ||
-			key != "" && involves(m, key) ||
-			strings.Contains(strings.ToLower(decodeWords(m.Subject)), part)
-	}
-}
-
-// bareID is a Message-ID without its angle brackets.
-func bareID(s string) string { return strings.TrimSuffix(strings.TrimPrefix(s, "<"), ">") }
-
-func involves(m *spool.Message, key string) bool {
-	return m.Sender.Key() == key ||
-		slices.ContainsFunc(m.Recipients, func(r spool.Recipient) bool { return r.Address.Key() == key })
 }
 
 // Content opens what is stored of a message, in CRLF lines. It does not need the
