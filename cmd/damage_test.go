@@ -1,12 +1,16 @@
 package cmd_test
 
 import (
+	"bytes"
 	"encoding/json"
 	"fmt"
+	"math/rand/v2"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"testing"
+	"time"
 
 	"postino/delivery/relay/relaytest"
 )
@@ -172,4 +176,87 @@ func TestSpoolCommands(t *testing.T) {
 	poll(t, "an empty queue", func() bool { return len(b.queue()) == 0 })
 	last.stop()
 	messageWith(t, s, "x")
+}
+
+// fromEnv is a number that makes a test larger or repeats it.
+func fromEnv(t *testing.T, name string, usual int) int {
+	t.Helper()
+	text := os.Getenv(name)
+	if text == "" {
+		return usual
+	}
+	n, err := strconv.Atoi(text)
+	if err != nil {
+		t.Fatalf("%s=%q: %v", name, text, err)
+	}
+	return n
+}
+
+// POSTINO_DAMAGED_RUNNERS says how many runners meet a damaged spool.
+func TestRunnerStartsWhateverTheDamage(t *testing.T) {
+	seed := uint64(fromEnv(t, "POSTINO_SEED", int(time.Now().UnixNano())))
+	t.Logf("POSTINO_SEED=%d", seed)
+	random := rand.New(rand.NewPCG(seed, 1))
+	b := newBox(t, "mode = \"hold\"\n")
+	r := b.start()
+	for i := range 30 {
+		b.sendmail(fmt.Sprintf("Subject: %d\n\n%s", i, strings.Repeat("0123456789\n", 1+i%4*1000)), "alice@example.org")
+	}
+	r.stop()
+	old := make(map[string]bool)
+	for _, m := range b.queue() {
+		old[m.ID] = true
+	}
+	path := filepath.Join(b.spool, "spool.db")
+	good, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	back, damages := 0, fromEnv(t, "POSTINO_DAMAGED_RUNNERS", 10)
+	for n := range damages {
+		if err := os.WriteFile(path, spoil(random, bytes.Clone(good)), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		r := b.start()
+		b.sendmail("Subject: new\n\nx\n", "alice@example.org")
+		b.log.awaitN(t, len(b.aside()), "spool file salvaged")
+		taken := false
+		for _, m := range b.queue() {
+			if old[m.ID] {
+				back++
+			} else {
+				taken = true
+			}
+		}
+		if !taken {
+			t.Errorf("damage %d: the new message is not in the queue", n)
+		}
+		r.stop()
+	}
+	t.Logf("%d damages, %d of %d messages came back", damages, back, damages*len(old))
+	if back < damages*len(old)/2 {
+		t.Error("less than half of the mail came back")
+	}
+}
+
+// spoil damages one of the pages that are in use, or cuts the file off there.
+func spoil(random *rand.Rand, b []byte) []byte {
+	const page = 4096
+	used := (len(bytes.TrimRight(b, "\x00")) + page - 1) / page
+	at := random.IntN(used) * page
+	switch random.IntN(5) {
+	case 0:
+		clear(b[at : at+page])
+	case 1:
+		b[at+random.IntN(page)] ^= 1 << random.IntN(8)
+	case 2:
+		copy(b[at:at+page], b[random.IntN(used)*page:])
+	case 3:
+		return b[:at+random.IntN(page)]
+	default:
+		for i := range page {
+			b[at+i] = byte(random.Uint32())
+		}
+	}
+	return b
 }

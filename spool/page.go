@@ -338,13 +338,15 @@ func (d *pageFile) strayRows(id uint64) iter.Seq[row] {
 		if table > room || d.grow(p, table) != nil {
 			return
 		}
+		left := room // rows do not overlap
 		for i := range count {
 			e := p.element(int(i))
 			start := pageHeader + elementSize*i + int64(native.Uint32(e[4:]))
 			key, value := int64(native.Uint32(e[8:])), int64(native.Uint32(e[12:]))
-			if start < table || key == 0 || start+key+value > room {
+			if start < table || key == 0 || start+key+value > room || key+value > left {
 				continue
 			}
+			left -= key + value
 			b := make([]byte, key+value)
 			if _, err := d.r.ReadAt(b, p.off+start); err != nil {
 				continue

@@ -97,10 +97,9 @@ func (v *salvage) message(copies []entry) (restored, bool) {
 	} else {
 		r.content, whole, live = v.x.contentOf(m)
 		there = r.content != nil
-		live = live && whole
 	}
-	if !current && !there && (m.Content.File || !v.x.missing(bucketContent, id)) {
-		return restored{}, false // it was finished, and is forgotten by now
+	if !current && !live && (m.Content.File || !v.x.missing(bucketContent, id)) {
+		return restored{}, false // it is finished, and its content went with that
 	}
 	switch {
 	case m.Settled():

@@ -314,19 +314,21 @@ func (x *index) attempts(id ID) []restoredAttempt {
 	return list
 }
 
-// contentOf returns the content of a message that is whole, and whether the tree
-// leads to it; without one that is whole, the one that the tree leads to.
+// contentOf returns the content of a message that is whole, or without such a one
+// that which the tree leads to. current: the tree leads to content of m, so that m
+// is not finished.
 func (x *index) contentOf(m *Message) (b []byte, whole, current bool) {
 	for _, e := range of(x.content, m.ID) {
 		v := x.value(e)
-		if int64(len(v)) == m.Size && crc32.Checksum(v, castagnoli) == m.Content.Sum {
-			return v, true, !e.raw
-		}
-		if !e.raw {
-			b, current = v, true
+		current = current || !e.raw
+		switch {
+		case int64(len(v)) == m.Size && crc32.Checksum(v, castagnoli) == m.Content.Sum:
+			b, whole = v, true
+		case !whole && !e.raw:
+			b = v
 		}
 	}
-	return b, false, current
+	return b, whole, current
 }
 
 // stored reports whether the file of m is there in its full length. Its checksum is

@@ -19,9 +19,9 @@ import (
 // These say how many damages are tried, on a spool of how many messages, and from
 // which seed.
 const (
-	messagesVariable = "POSTINO_TEST_DAMAGED_MESSAGES"
-	damagesVariable  = "POSTINO_TEST_DAMAGES"
-	damageSeed       = "POSTINO_TEST_SEED"
+	messagesVariable = "POSTINO_DAMAGED_MESSAGES"
+	damagesVariable  = "POSTINO_DAMAGES"
+	damageSeed       = "POSTINO_SEED"
 )
 
 // specimen is a spool as it is before the damage.
