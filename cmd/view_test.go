@@ -19,7 +19,6 @@ type message struct {
 	Recipients []struct {
 		Address  string
 		Status   string
-		Reports  []string `json:"reports"`
 		Attempts int
 		Next     string
 		Reply    *reply

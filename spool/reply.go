@@ -83,6 +83,9 @@ func (r Reply) Said() string {
 	if r.Code == 0 {
 		return r.Text
 	}
+	if class := r.Code / 100; r.Status != "" && (class == 4 || class == 5) {
+		r.Status = strconv.Itoa(class) + r.Status[1:] // the verdict may be another
+	}
 	return r.String()
 }
 

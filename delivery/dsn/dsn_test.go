@@ -224,7 +224,8 @@ func TestReportsAreWellFormed(t *testing.T) {
 // The parameters of RFC 3461 come back decoded, and the status suits the action.
 func TestFieldsForPrograms(t *testing.T) {
 	t.Parallel()
-	r := report(Delayed, busy(), unreachable(), spool.Reply{Code: 550, Status: "5.2.2", Text: "full"})
+	r := report(Delayed, busy(), unreachable(), spool.Reply{Code: 550, Status: "5.2.2", Text: "full"},
+		spool.Reply{Code: 554, Status: "4.7.1", Text: "your address is listed"})
 	r.Message.EnvelopeID = "ab+c"
 	r.Message.Recipients[0].Original = "rfc822;alias@example.net"
 	p := parse(t, write(t, r, content))
@@ -244,6 +245,8 @@ func TestFieldsForPrograms(t *testing.T) {
 		{2, "Remote-MTA", ""},
 		{2, "Diagnostic-Code", "X-Postino; mx1.example.net[192.0.2.1]:25: connection refused"},
 		{3, "Status", "4.0.0"},
+		{4, "Status", "4.7.1"},
+		{4, "Diagnostic-Code", "smtp; 554 5.7.1 your address is listed"},
 	} {
 		if got := p.status[tt.block].Get(tt.field); got != tt.want {
 			t.Errorf("block %d, %s: %q, want %q", tt.block, tt.field, got, tt.want)

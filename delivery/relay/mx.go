@@ -80,11 +80,16 @@ func (x *MX) Deliver(ctx context.Context, b *spool.Batch) []spool.Reply {
 		if x.try(ctx, t, b, replies, to) {
 			sessions++
 		}
-		to = slices.DeleteFunc(slices.Clone(to), func(at int) bool {
-			return replies[at].Maybe || replies[at].Class() != spool.Temporary
-		})
+		to = slices.DeleteFunc(slices.Clone(to), func(at int) bool { return !elsewhere(replies[at]) })
 	}
 	return replies
+}
+
+// elsewhere reports whether another exchanger may do what one with this reply did not:
+// not once the message may be there, nor what a server refused for good. That it is too
+// large or has characters that one server does not know is what we say.
+func elsewhere(r spool.Reply) bool {
+	return !r.Maybe && (r.Class() == spool.Temporary || r.Code == 0 && (r.Status == "5.3.4" || r.Status == "5.6.7"))
 }
 
 // try has one address take what it takes, and reports whether a server answered

@@ -148,6 +148,8 @@ func TestExchangersAreTriedInTurn(t *testing.T) {
 		{"a closed connection is no session", []relaytest.Options{{Rules: []relaytest.Rule{{At: "RCPT", Arg: "a@", Reply: "451 4.3.0 later"}}}, {}, {}}, "2.0.0 2.0.0", "1 1 0"},
 		{"refused for good is not asked again", []relaytest.Options{{Rules: []relaytest.Rule{{At: "RCPT", Arg: "a@", Reply: "550 5.1.1 no"}, {At: "RCPT", Arg: "b@", Reply: "451 4.2.1 busy"}}}, {}, {}}, "5.1.1 2.0.0", "1 1 0"},
 		{"a greeting is no answer", []relaytest.Options{{Rules: []relaytest.Rule{{At: "greeting", Reply: "554 5.7.1 go away", Do: relaytest.Close}}}, {}, {}}, "2.0.0 2.0.0", "1 1 0"},
+		{"too large for one", []relaytest.Options{{Extensions: []string{"SIZE 10"}}, {}, {}}, "2.0.0 2.0.0", "1 1 0"},
+		{"too large for all", []relaytest.Options{{Extensions: []string{"SIZE 10"}}, {Extensions: []string{"SIZE 10"}}, {}}, "5.3.4 5.3.4", "1 1 0"},
 		{"perhaps is not asked again", []relaytest.Options{{Rules: []relaytest.Rule{{At: "dot", Do: relaytest.Close}}}, {}, {}}, "4.4.2 4.4.2", "1 0 0"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
@@ -240,5 +242,16 @@ func TestHostsAreForgotten(t *testing.T) {
 	}
 	if n := len(x.hosts); n > maxHosts {
 		t.Errorf("%d hosts are remembered, want %d at most", n, maxHosts)
+	}
+}
+
+// A next hop that has DSN reports success itself; of any other that is ours to do.
+func TestWhoReportsSuccessIsSaid(t *testing.T) {
+	t.Parallel()
+	for _, extensions := range [][]string{{"DSN"}, {"8BITMIME"}} {
+		x := newExchange(t, relaytest.Options{Extensions: extensions})
+		if got := x.send("a@x.test")[0]; got.Class() != spool.Success || got.Notifies != (extensions[0] == "DSN") {
+			t.Errorf("%s: %+v", extensions, got)
+		}
 	}
 }

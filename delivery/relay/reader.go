@@ -224,6 +224,7 @@ func (s *session) heardDot(t *transaction, a answer) bool {
 		return true
 	}
 	reply := s.judgeMail(stepDot, a)
+	reply.Notifies = reply.Class() == spool.Success && s.ext.has("DSN")
 	whom := t.accepted
 	if s.pool.peer.lmtp && a.code != 421 {
 		whom = whom[:1]
