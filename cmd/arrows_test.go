@@ -24,6 +24,7 @@ func arrows() map[string]struct {
 		imports []string
 	}{
 		"spool/address":    {0, nil},
+		"delivery/dkim":    {0, nil},
 		"delivery/dns":     {0, nil},
 		"spool/crashpoint": {0, nil},
 		"config":           {1, []string{"spool/address"}},
@@ -34,10 +35,10 @@ func arrows() map[string]struct {
 		"spool/submit":     {3, []string{"spool", "spool/address", "spool/crashpoint", "spool/handoff", "spool/header"}},
 		"delivery/relay":   {3, []string{"config", "delivery/dns", "spool", "spool/address"}},
 		"delivery/dsn":     {3, []string{"spool", "spool/address", "spool/header"}},
-		"delivery":         {4, []string{"config", "delivery/aliases", "delivery/dsn", "delivery/relay", "spool", "spool/address"}},
+		"delivery":         {4, []string{"config", "delivery/aliases", "delivery/dkim", "delivery/dsn", "delivery/relay", "spool", "spool/address"}},
 		"delivery/control": {5, []string{"delivery", "spool", "spool/address"}},
 		"cmd/sendmail":     {6, []string{"spool/address", "spool/handoff", "spool/header"}},
-		"cmd/postino": {6, []string{"config", "delivery", "delivery/aliases", "delivery/control", "spool",
+		"cmd/postino": {6, []string{"config", "delivery", "delivery/aliases", "delivery/control", "delivery/dkim", "spool",
 			"spool/address", "spool/submit"}},
 
 		// For tests alone: nobody imports them but tests.
@@ -74,6 +75,8 @@ func libraries() map[string]struct {
 			[]string{"delivery/relay"}},
 		"github.com/BurntSushi/toml": {"the syntax of postino.toml, with line and column of a mistake",
 			[]string{"config"}},
+		"github.com/emersion/go-msgauth": {"DKIM signatures: canonical forms, and a verifier for the tests",
+			[]string{"delivery/dkim"}},
 		"github.com/miekg/dns": {"answers that tell NXDOMAIN, no data and failure apart, TTL, AD, TLSA: net.Resolver has none of them",
 			[]string{"delivery/dns", "delivery/dns/dnstest"}},
 		"github.com/hanwen/go-fuse/v2": {"a file system in user space, which writes down what is done to it; in no program that is installed",

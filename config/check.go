@@ -38,6 +38,9 @@ func (r *reader) check() {
 	for i := range c.Routes {
 		r.checkRoute("route."+strconv.Itoa(i)+".", &c.Routes[i])
 	}
+	for i, k := range c.DKIM {
+		r.checkDKIM("dkim."+strconv.Itoa(i)+".", &k)
+	}
 	r.checkMX(&c.MX)
 	for _, a := range []struct{ key, value string }{{"redirect_to", c.RedirectTo}, {"bounce_to", c.BounceTo}} {
 		if a.value != "" && !isAddress(a.value) {
@@ -70,6 +73,21 @@ func (r *reader) checkRoute(table string, route *Route) {
 		}
 	}
 	route.Relay = nil
+}
+
+func (r *reader) checkDKIM(table string, k *DKIM) {
+	for _, name := range []struct{ key, value string }{{"domain", k.Domain}, {"selector", k.Selector}} {
+		switch {
+		case name.value == "":
+			r.failAt(keys{table + name.key}, "missing: a key is for a domain, and published under a selector")
+		case !isDomain(name.value):
+			r.failAt(keys{table + name.key}, "%s is not a domain name: %s", quote(name.value), domainForm)
+		}
+	}
+	if k.KeyFile == "" {
+		r.failAt(keys{table + "key_file"}, `missing: name the file with the private key: "postino dkim keygen" makes one`)
+	}
+	r.checkPath(table+"key_file", k.KeyFile)
 }
 
 func (r *reader) checkMX(mx *MX) {

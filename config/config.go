@@ -55,8 +55,10 @@ type Config struct {
 	Retry    Retry
 	Timeouts Timeouts
 	Limits   Limits
-	History  History
-	Log      Log
+	// DKIM are the keys to sign with.
+	DKIM    []DKIM
+	History History
+	Log     Log
 }
 
 // Relay is the smarthost and how it is spoken to.
@@ -127,6 +129,12 @@ type Limits struct {
 	// MaxRecipients of one message.
 	MaxRecipients int
 	Mailq         MailqPolicy
+}
+
+// DKIM is a key to sign mail with (RFC 6376): that of its domain and of those below.
+type DKIM struct {
+	Domain, Selector string
+	KeyFile          string // an absolute path
 }
 
 // History says how long finished messages can be traced, and how much room

@@ -38,6 +38,9 @@ func Parse(name string, data []byte) (*Config, error) {
 			r.config.Routes = append(r.config.Routes, Route{Relay: defaultRelay()})
 		}
 	}
+	if list, isList := r.tree["dkim"].([]map[string]any); isList {
+		r.config.DKIM = make([]DKIM, len(list))
+	}
 	r.read()
 	if len(r.problems) == 0 {
 		r.check()
@@ -139,9 +142,9 @@ func (r *reader) read() {
 			if err := s.assign(lookup(r.tree, path)); err != nil {
 				r.fail(e.value, "%s: %v", shown(key), err)
 			}
-		} else if e.path[0] == "route" && e.nth == 0 {
-			key = "route"
-			r.fail(e.key, "route: not a list of tables: write [[route]] above each of them")
+		} else if isList(e.path[0]) && e.nth == 0 {
+			key = e.path[0]
+			r.fail(e.key, "%s: not a list of tables: write [[%s]] above each of them", key, key)
 		} else if slices.Contains(tables, key) {
 			if _, ok := lookup(r.tree, path).(map[string]any); !ok {
 				r.fail(e.key, "%s: not a table: write [%s], once", key, key)
@@ -239,7 +242,7 @@ func isBelow(key, table string) bool {
 // keyNames are all keys of this version, whether there is a relay and a route or
 // not.
 func keyNames() []string {
-	all := Config{Relay: &Relay{}, Routes: []Route{{Relay: &Relay{}}}}
+	all := Config{Relay: &Relay{}, Routes: []Route{{Relay: &Relay{}}}, DKIM: make([]DKIM, 1)}
 	var names []string
 	for _, s := range all.settings() {
 		names = append(names, shown(s.key))

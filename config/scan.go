@@ -20,10 +20,13 @@ type entry struct {
 	nth int
 }
 
+// isList reports whether there may be several tables of a name: [[route]], [[dkim]].
+func isList(table string) bool { return table == "route" || table == "dkim" }
+
 // indexed is the entry's path, with its place in the list where there may be a list
 // of such tables: route.0.host.
 func (e entry) indexed() toml.Key {
-	if e.nth == 0 || e.path[0] != "route" {
+	if e.nth == 0 || !isList(e.path[0]) {
 		return e.path
 	}
 	return append(toml.Key{e.path[0], strconv.Itoa(e.nth - 1)}, e.path[1:]...)

@@ -34,7 +34,7 @@ func (c *Config) settings() []setting {
 	for i := range c.Routes {
 		list = append(list, c.Routes[i].settings(fmt.Sprintf("route.%d.", i))...)
 	}
-	return append(list, []setting{
+	list = append(list, []setting{
 		{key: "mx.port", dst: &c.MX.Port, min: 1, max: 65535},
 		{key: "mx.tls", dst: &c.MX.TLS},
 		{key: "mx.resolver", dst: &c.MX.Resolver},
@@ -55,6 +55,13 @@ func (c *Config) settings() []setting {
 		{key: "limits.recipients_per_uid", dst: &c.Limits.RecipientsPerUID},
 		{key: "limits.max_recipients", dst: &c.Limits.MaxRecipients, min: 1, max: 100000},
 		{key: "limits.mailq", dst: &c.Limits.Mailq},
+	}...)
+	for i := range c.DKIM {
+		table, k := fmt.Sprintf("dkim.%d.", i), &c.DKIM[i]
+		list = append(list, setting{key: table + "domain", dst: &k.Domain}, setting{key: table + "selector", dst: &k.Selector},
+			setting{key: table + "key_file", dst: &k.KeyFile})
+	}
+	return append(list, []setting{
 		{key: "history.keep", dst: &c.History.Keep},
 		{key: "history.max_size", dst: &c.History.MaxSize},
 		{key: "log.format", dst: &c.Log.Format},
@@ -101,7 +108,7 @@ var later = []string{
 	"relay.preset", "relay.tls_pin", "relay.cert_file", "relay.key_file",
 	"relay.source_address", "relay.proxy", "relay.oauth",
 	"from", "aliases.programs", "aliases.run_as",
-	"dkim", "smtp", "metrics",
+	"smtp", "metrics",
 	"limits.allow_from",
 }
 

@@ -121,7 +121,7 @@ func (r *Runner) attemptLeg(ctx context.Context, s *spool.Spool, p *plan, m *spo
 		}
 		return &damageWatch{c, &found}, nil
 	}
-	replies := l.route.transport.Deliver(ctx, l.batch)
+	replies := p.deliver(ctx, l)
 	bad := found.err()
 	a := &spool.Attempt{At: start, Took: time.Since(start), Hop: l.hop, Keep: l.route.keep}
 	for i, about := range l.about {
@@ -146,6 +146,16 @@ func (r *Runner) attemptLeg(ctx context.Context, s *spool.Spool, p *plan, m *spo
 		}
 	}
 	return r.hold(s, m, bad.Error())
+}
+
+// deliver signs what is to be signed and hands it to the transport.
+func (p *plan) deliver(ctx context.Context, l *leg) []spool.Reply {
+	if !l.route.keep {
+		if why, ok := p.sign(l.batch); !ok {
+			return same(l.batch, why)
+		}
+	}
+	return l.route.transport.Deliver(ctx, l.batch)
 }
 
 // due returns the recipients to attempt.

@@ -115,6 +115,7 @@ func writeReport(s *spool.Spool, c *config.Config, after *spool.Message, o owed,
 		Recipients: []spool.Recipient{{Address: o.to, Status: spool.Queued, Notify: []string{"NEVER"}, Bare: after.BareSender && o.to == after.Sender}},
 		Origin:     spool.Origin{Via: spool.ViaDSN, UID: after.Origin.UID},
 		Subject:    r.Subject(),
+		From:       "MAILER-DAEMON@" + c.Domain,
 	}
 	return &spool.Report{Draft: draft, Message: m, About: o.about}, nil
 }

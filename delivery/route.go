@@ -48,12 +48,13 @@ type plan struct {
 	rest    *route          // where everything else goes
 	target  address.Address // of mode redirect
 	aliases *aliasFile
+	keys    *keyring
 	users   sync.WaitGroup // attempts that have it; added to under Runner.mu
 }
 
 // newPlan makes the routes of a configuration. Nothing is connected yet.
 func newPlan(c *config.Config) (*plan, error) {
-	p := &plan{config: c, aliases: &aliasFile{path: c.Aliases.File}}
+	p := &plan{config: c, aliases: &aliasFile{path: c.Aliases.File}, keys: &keyring{keys: c.DKIM}}
 	if c.Mode == config.Capture {
 		p.rest = local("capture", capture{}, spool.Delivered)
 		p.rest.keep = true

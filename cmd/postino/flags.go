@@ -20,6 +20,7 @@ type options struct {
 	selection                      control.Selection
 	user                           *int   // nil: none is named
 	why                            string // of a suspension
+	kind                           string // of a key
 	since                          time.Time
 	lines                          int
 	follow                         bool
@@ -67,6 +68,10 @@ func flagUser(fs *flag.FlagSet, o *options) {
 		o.user = &uid
 		return err
 	})
+}
+
+func flagKind(fs *flag.FlagSet, o *options) {
+	fs.StringVar(&o.kind, "type", "rsa", "the `KIND` of key: rsa, which everybody can verify, or ed25519 beside one")
 }
 
 func flagWhy(fs *flag.FlagSet, o *options) {
