@@ -169,7 +169,13 @@ func (b *box) start(args ...string) *runner {
 // launch starts a runner and waits for nothing.
 func (b *box) launch(args ...string) *runner {
 	b.t.Helper()
-	r := &runner{box: b, cmd: b.command("", program("postino"), append([]string{"run"}, args...)...), done: make(chan struct{})}
+	return b.launchBy(program("postino"), append([]string{"run"}, args...)...)
+}
+
+// launchBy is launch by way of a program that becomes the runner.
+func (b *box) launchBy(path string, args ...string) *runner {
+	b.t.Helper()
+	r := &runner{box: b, cmd: b.command("", path, args...), done: make(chan struct{})}
 	r.cmd.Stderr = b.log
 	if err := r.cmd.Start(); err != nil {
 		b.t.Fatal(err)

@@ -17,6 +17,14 @@ import (
 // is kept in memory.
 const MaxSection = 1 << 20
 
+// MaxFields is how many fields are accepted: each takes some 40 octets of memory,
+// and no message has so many.
+const MaxFields = 20_000
+
+// SmallSection is the size of a section, in octets, beyond which Options.Large is
+// asked.
+const SmallSection = 16 << 10
+
 // maxName is how far from the start of a line its colon may be, in octets: the
 // longest line of RFC 5322 §2.1.1. It lets a body without any line end, read
 // without a header, be told from a field early.
@@ -25,12 +33,16 @@ const maxName = 998
 // bufferSize is how much is read at once, in octets: what a pipe holds.
 const bufferSize = 64 << 10
 
-// ErrTooLarge says that the header section is larger than MaxSection.
-var ErrTooLarge = errors.New("header section is larger than 1 MiB: is it a message?")
+// ErrTooLarge says that the header section is larger than MaxSection, or has more
+// than MaxFields.
+var ErrTooLarge = errors.New("header section is larger than 1 MiB or 20000 fields: is it a message?")
 
 // Options say how the end of the input is found. The zero value reads to EOF.
 type Options struct {
 	DotEnds bool // a line of a single dot, also ".\r" or "." at EOF, ends the input
+	// Large is called once before more than SmallSection octets of the section are
+	// kept in memory; its error is Read's. Nil is no objection.
+	Large func() error
 }
 
 // Read reads the header section of a message, and returns it with a reader of
@@ -47,7 +59,7 @@ type Options struct {
 // there even so, and gives what is left of the input; it passes on errors of r,
 // so that a truncated stream never looks complete.
 func Read(r io.Reader, o Options) (*Section, io.Reader, error) {
-	p := parser{in: source{r: r}, dotEnds: o.DotEnds}
+	p := parser{in: source{r: r}, dotEnds: o.DotEnds, large: o.Large}
 	err := p.run()
 	b := &body{in: p.in, dotEnds: o.DotEnds, done: p.dot, lineStart: true, outStart: true}
 	if err != nil {
@@ -64,6 +76,20 @@ type parser struct {
 	text    []byte // the fields so far, canonical
 	starts  []int  // where in text each field begins
 	size    int    // octets that count against MaxSection
+	large   func() error
+}
+
+// keep says whether n octets of a section may be kept, and so many fields.
+func (p *parser) keep(n int) error {
+	if n > MaxSection || len(p.starts) > MaxFields {
+		return ErrTooLarge
+	}
+	if n > SmallSection && p.large != nil {
+		ask := p.large
+		p.large = nil
+		return ask()
+	}
+	return nil
 }
 
 func (p *parser) run() error {
@@ -88,8 +114,8 @@ func (p *parser) run() error {
 		if kind == kindSeparator {
 			p.size -= len("\r\n")
 		}
-		if p.size > MaxSection {
-			return ErrTooLarge
+		if err := p.keep(p.size); err != nil {
+			return err
 		}
 		p.in.drop(len(line))
 		switch kind {
@@ -128,8 +154,10 @@ func (p *parser) line() (line []byte, complete bool, err error) {
 				return data, false, nil
 			}
 		}
-		if seen > MaxSection {
-			return nil, false, ErrTooLarge
+		if seen > maxName {
+			if err := p.keep(p.size + seen); err != nil {
+				return nil, false, err
+			}
 		}
 		p.in.fill()
 	}

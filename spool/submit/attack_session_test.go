@@ -56,14 +56,17 @@ func TestRepeatedRecipientsAreCounted(t *testing.T) {
 	commands := strings.Repeat("RCPT TO:<x@y.test>\r\n", 5000)
 	session := strings.Replace(recorded(submissionName, "a@b.test", []string{"x@y.test"}, hello), "BDAT", commands+"BDAT", 1)
 	c := r.dial()
-	go io.WriteString(c, session)
+	go func() {
+		_, _ = io.WriteString(c, session) // the reader sees what becomes of it
+		_ = c.CloseWrite()
+	}()
 	accepted := 0
 	for lines := bufio.NewScanner(c); lines.Scan(); {
 		if strings.Contains(lines.Text(), "x@y.test") {
 			accepted++
 		}
 	}
-	if accepted > 1500 || len(r.messages()) != 0 {
+	if accepted > 500 || len(r.messages()) != 0 {
 		t.Errorf("%d times one recipient, %d messages", accepted, len(r.messages()))
 	}
 }

@@ -51,6 +51,12 @@ type conn struct {
 	until   time.Time     // of the session; only with idle
 	gone    func()        // called when it is closed; may be nil
 
+	// paced: the client has a place that others wait for. It has made us wait so long
+	// and sent so many octets while it had one.
+	paced    atomic.Bool
+	waited   time.Duration
+	received int64
+
 	commands int
 	in       *bufio.Reader
 	out      []byte // the rest of a line that was begun
@@ -80,18 +86,34 @@ func newConn(c net.Conn, origin spool.Origin, idle time.Duration) *conn {
 // source reads the carrier, each time with a deadline.
 type source struct{ c *conn }
 
-func (s source) Read(p []byte) (int, error) {
-	if s.c.idle > 0 {
-		// Some carriers have no deadlines and need none: a file does not wait.
-		deadline := time.Now().Add(s.c.idle)
-		if deadline.After(s.c.until) {
-			deadline = s.c.until
-		}
-		_ = s.c.Conn.SetReadDeadline(deadline)
+func (s source) Read(p []byte) (n int, err error) {
+	c := s.c
+	if c.idle == 0 {
+		n, err = c.Conn.Read(p)
+	} else {
+		n, err = s.readInTime(p)
 	}
-	n, err := s.c.Conn.Read(p)
-	if err != nil && err != io.EOF && (s.c.chunk > 0 || s.c.data) {
-		s.c.broken.Store(true)
+	if err != nil && err != io.EOF && (c.chunk > 0 || c.data) {
+		c.broken.Store(true)
+	}
+	return n, err
+}
+
+func (s source) readInTime(p []byte) (int, error) {
+	c, now := s.c, time.Now()
+	deadline := now.Add(min(c.idle, c.until.Sub(now)))
+	paced := c.paced.Load()
+	if paced {
+		// Only what we wait for the client counts, not what the disk takes.
+		rest := placeGrace + time.Duration(c.received/placeRate)*time.Second - c.waited
+		deadline = now.Add(min(rest, deadline.Sub(now)))
+	}
+	// Some carriers have no deadlines and need none: a file does not wait.
+	_ = c.Conn.SetReadDeadline(deadline)
+	n, err := c.Conn.Read(p)
+	if paced {
+		c.received += int64(n)
+		c.waited += time.Since(now)
 	}
 	return n, err
 }

@@ -41,6 +41,7 @@ type Server struct {
 	log    *slog.Logger
 	smtp   *smtp.Server
 	drops  *handover // carries drop files to smtp
+	places places
 
 	mu      sync.Mutex
 	closing bool               // guarded by mu
@@ -73,7 +74,7 @@ func (srv *Server) SetPolicy(p Policy) {
 
 // Serve takes submissions on the unix socket until Shutdown.
 func (srv *Server) Serve(l *net.UnixListener) error {
-	err := srv.smtp.Serve(&socketListener{UnixListener: l, srv: srv, open: make(map[uint32]int)})
+	err := srv.smtp.Serve(newSocketListener(l, srv))
 	if errors.Is(err, net.ErrClosed) {
 		return nil
 	}

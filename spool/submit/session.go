@@ -28,9 +28,16 @@ const maxHops = 100
 // above it, what nobody's front end left shall not fill our memory.
 const maxHeldRecipients = 10_000
 
+const (
+	// maxOriginal is the longest address in an ORCPT, in octets (RFC 3461 §4.2).
+	maxOriginal = 500
+	// maxEnvelopeID is the longest ENVID, in octets (RFC 3461 §4.4).
+	maxEnvelopeID = 100
+)
+
 // maxRepeated is how many recipients of a message may have been named before. Front
 // ends name each once; go-smtp's server keeps every one in memory.
-const maxRepeated = 1000
+const maxRepeated = 100
 
 // session is one SMTP session, whatever carries it.
 type session struct {
@@ -49,12 +56,24 @@ type transaction struct {
 	seen   map[string]bool // recipients by address.Key
 	// repeated counts those that were there already: the server remembers them too.
 	repeated int
+	leave    func() // gives its place back; nil when it has none
+	busy     bool   // guarded by the session's mu: Data runs, and gives the place back
 }
 
 // current returns the transaction under way, nil when there is none.
 func (s *session) current() *transaction {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	return s.tx
+}
+
+// begin is current for Data, which may run on when the transaction is reset.
+func (s *session) begin() *transaction {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.tx != nil {
+		s.tx.busy = true
+	}
 	return s.tx
 }
 
@@ -65,10 +84,42 @@ func (s *session) set(tx *transaction) {
 }
 
 // Reset ends a transaction that was not completed.
-func (s *session) Reset() { s.set(nil) }
+func (s *session) Reset() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.tx != nil && !s.tx.busy {
+		s.giveUp(s.tx)
+	}
+	s.tx = nil
+}
 
 // Logout ends the session.
-func (s *session) Logout() error { return nil }
+func (s *session) Logout() error {
+	s.Reset()
+	return nil
+}
+
+// needPlace gets tx a place among those that may have much in memory. What comes
+// from drop/ is bounded by dropWorkers.
+func (s *session) needPlace(tx *transaction) error {
+	if tx.leave != nil || s.conn.origin.Via == spool.ViaDrop {
+		return nil
+	}
+	tx.leave = s.srv.places.take(s.conn.origin.UID, placeWait)
+	if tx.leave == nil {
+		return refuse(451, smtp.EnhancedCode{4, 3, 2}, "too many submissions at a time")
+	}
+	s.conn.paced.Store(s.conn.origin.UID != 0)
+	return nil
+}
+
+// giveUp gives the place of tx back.
+func (s *session) giveUp(tx *transaction) {
+	if tx.leave != nil {
+		tx.leave()
+		s.conn.paced.Store(false)
+	}
+}
 
 func refuse(code int, status smtp.EnhancedCode, format string, args ...any) *smtp.SMTPError {
 	return &smtp.SMTPError{Code: code, EnhancedCode: status, Message: fmt.Sprintf(format, args...)}
@@ -95,6 +146,9 @@ func (s *session) Mail(from string, o *smtp.MailOptions) error {
 	}
 	if s.current() != nil {
 		return nestedMail()
+	}
+	if err := checkEnvelopeID(o); err != nil {
+		return err
 	}
 	tx := &transaction{policy: *s.srv.policy.Load(), seen: make(map[string]bool)}
 	sender, err := tx.path(from)
@@ -185,7 +239,15 @@ func (s *session) Rcpt(to string, o *smtp.RcptOptions) error {
 			return err
 		}
 	}
+	if len(tx.msg.Recipients) >= fewRecipients {
+		if err := s.needPlace(tx); err != nil {
+			return err
+		}
+	}
 	tx.seen[a.Key()] = true
+	if err := checkOriginal(o); err != nil {
+		return err
+	}
 	r := spool.Recipient{Address: a, Status: spool.Queued, Bare: isBare(to)}
 	for _, n := range o.Notify {
 		r.Notify = append(r.Notify, string(n))
@@ -195,6 +257,20 @@ func (s *session) Rcpt(to string, o *smtp.RcptOptions) error {
 	}
 	tx.msg.UTF8 = tx.msg.UTF8 || a.UTF8()
 	tx.msg.Recipients = append(tx.msg.Recipients, r)
+	return nil
+}
+
+func checkEnvelopeID(o *smtp.MailOptions) error {
+	if len(o.EnvelopeID) > maxEnvelopeID {
+		return refuse(501, smtp.EnhancedCode{5, 5, 4}, "ENVID: an identifier has at most %d characters", maxEnvelopeID)
+	}
+	return nil
+}
+
+func checkOriginal(o *smtp.RcptOptions) error {
+	if len(o.OriginalRecipient) > maxOriginal {
+		return refuse(501, smtp.EnhancedCode{5, 5, 4}, "ORCPT: an address has at most %d characters", maxOriginal)
+	}
 	return nil
 }
 
@@ -211,10 +287,11 @@ func (s *session) tooMany(format string, limit int) *smtp.SMTPError {
 // Data takes the content and answers for it: the reply is given when the message
 // is on disk, and never if r does not come to its proper end.
 func (s *session) Data(r io.Reader) error {
-	tx := s.current()
+	tx := s.begin()
 	if tx == nil {
 		return smtp.ErrDataReset
 	}
+	defer s.giveUp(tx)
 	if !s.srv.enter() {
 		return refuse(421, smtp.EnhancedCode{4, 3, 2}, "shutting down")
 	}
@@ -256,7 +333,7 @@ func noRoom() *smtp.SMTPError {
 }
 
 func tooLargeSection() *smtp.SMTPError {
-	return refuse(554, smtp.EnhancedCode{5, 6, 0}, "header section larger than %d octets", header.MaxSection)
+	return refuse(554, smtp.EnhancedCode{5, 6, 0}, "header section larger than %d octets or %d fields", header.MaxSection, header.MaxFields)
 }
 
 func (s *session) store(tx *transaction, r io.Reader) (spool.ID, error) {
@@ -264,7 +341,7 @@ func (s *session) store(tx *transaction, r io.Reader) (spool.ID, error) {
 	if s.conn.origin.Via == spool.ViaDrop {
 		limited.left = maxDropSize // what is above the policy's limit is held
 	}
-	section, body, err := header.Read(limited, header.Options{})
+	section, body, err := header.Read(limited, header.Options{Large: func() error { return s.needPlace(tx) }})
 	if errors.Is(err, header.ErrTooLarge) {
 		return 0, tooLargeSection()
 	}

@@ -19,12 +19,28 @@ import (
 // are not kept waiting. Root has no limit.
 const maxPerUID = 200
 
+// maxConnections is how many submissions all users but root may have open at a time,
+// or half as many as there may be open files, if that is less: who has many uids, as in
+// user namespaces, shall not keep the runner from opening anything else.
+const maxConnections = 500
+
 // socketListener asks the kernel who is calling.
 type socketListener struct {
 	*net.UnixListener
-	srv  *Server
-	mu   sync.Mutex
-	open map[uint32]int // guarded by mu: connections by uid
+	srv   *Server
+	limit int // of all but root
+	mu    sync.Mutex
+	open  map[uint32]int // guarded by mu: connections by uid
+	total int            // guarded by mu: those of all but root
+}
+
+func newSocketListener(l *net.UnixListener, srv *Server) *socketListener {
+	limit := maxConnections
+	var files unix.Rlimit
+	if unix.Getrlimit(unix.RLIMIT_NOFILE, &files) == nil && files.Cur/2 < maxConnections {
+		limit = int(files.Cur / 2)
+	}
+	return &socketListener{UnixListener: l, srv: srv, limit: limit, open: make(map[uint32]int)}
 }
 
 func (l *socketListener) Accept() (net.Conn, error) {
@@ -48,8 +64,11 @@ func (l *socketListener) Accept() (net.Conn, error) {
 func (l *socketListener) enter(uid uint32) bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if uid != 0 && l.open[uid] >= maxPerUID {
-		return false
+	if uid != 0 {
+		if l.open[uid] >= maxPerUID || l.total >= l.limit {
+			return false
+		}
+		l.total++
 	}
 	l.open[uid]++
 	return true
@@ -58,6 +77,9 @@ func (l *socketListener) enter(uid uint32) bool {
 func (l *socketListener) leave(uid uint32) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
+	if uid != 0 {
+		l.total--
+	}
 	if l.open[uid]--; l.open[uid] == 0 {
 		delete(l.open, uid)
 	}

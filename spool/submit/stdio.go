@@ -57,6 +57,9 @@ func (t *stdioSession) Mail(from string, o *smtp.MailOptions) error {
 	if t.s != nil {
 		return nestedMail()
 	}
+	if err := checkEnvelopeID(o); err != nil {
+		return err
+	}
 	sender, err := bare(from)
 	if err != nil {
 		return refuse(553, smtp.EnhancedCode{5, 1, 7}, "%v", err)
@@ -75,6 +78,9 @@ func (t *stdioSession) Rcpt(to string, o *smtp.RcptOptions) error {
 	}
 	if t.seen[a.Key()] {
 		return nil
+	}
+	if err := checkOriginal(o); err != nil {
+		return err
 	}
 	t.seen[a.Key()] = true
 	t.s.UTF8 = t.s.UTF8 || a.UTF8()
