@@ -39,7 +39,8 @@ func status(err error) int {
 		return known.code
 	case errors.As(err, &refused) && strings.HasPrefix(refused.Status, "5.7."):
 		return exitPolicy
-	case errors.As(err, &refused), errors.Is(err, handoff.ErrTooLarge), errors.Is(err, header.ErrTooLarge):
+	case errors.As(err, &refused), errors.Is(err, handoff.ErrTooLarge), errors.Is(err, header.ErrTooLarge),
+		errors.Is(err, handoff.ErrTooManyRecipients):
 		return exitData
 	case errors.As(err, &failure) && failure.Create:
 		return exitCreate

@@ -80,6 +80,9 @@ func compose(o options, section *header.Section, body *handoff.Buffer) (*handoff
 	if !section.Has("From") {
 		section.Append("From", from(o, caller, s.Sender))
 	}
+	if err := section.Check(); err != nil {
+		return nil, err // the runner reads it again, perhaps when we are gone
+	}
 	var head bytes.Buffer
 	if _, err := section.WriteTo(&head); err != nil {
 		return nil, err

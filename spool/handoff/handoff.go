@@ -46,6 +46,14 @@ type Recipient struct {
 	OriginalType, Original string
 }
 
+// MaxRecipients is how many recipients one message may have: the most that a
+// configuration can allow. What is refused here need not be refused when it is found
+// in drop/ and nobody waits for an answer any more.
+const MaxRecipients = 100_000
+
+// ErrTooManyRecipients is returned for a message with more than MaxRecipients.
+var ErrTooManyRecipients = errors.New("more than 100000 recipients: send it in parts")
+
 // NewID makes the ID of a submission that begins at now. Its first 64 bits are
 // the queue ID it proposes, microseconds since 1970 and 12 random bits, the rest
 // is random: nobody can guess it and block or claim the submission.
@@ -124,12 +132,16 @@ func (f *Failure) NoRoom() bool { return full(f.Err) }
 // returns no error only when s is on stable storage: acknowledged by the runner,
 // or left as a synced drop file, which dropped reports. id is the queue ID that
 // the runner gave it; for a drop file the one that the runner is going to give
-// it, unless it is taken by then. The error is a *Refused or a *Failure.
+// it, unless it is taken by then. The error is a *Refused, a *Failure or
+// ErrTooManyRecipients.
 func Submit(dir string, s *Submission) (id string, dropped bool, err error) {
 	return submit(dir, s, ioTimeout)
 }
 
 func submit(dir string, s *Submission, timeout time.Duration) (id string, dropped bool, err error) {
+	if len(s.Recipients) > MaxRecipients {
+		return "", false, ErrTooManyRecipients
+	}
 	id, err = send(dir, s, timeout)
 	var refused *Refused
 	if err == nil || errors.As(err, &refused) {

@@ -50,3 +50,24 @@ func TestLargeSectionIsAskedFor(t *testing.T) {
 		}
 	}
 }
+
+// Check says of a section what Read is going to say of it.
+func TestCheckIsWhatReadSays(t *testing.T) {
+	for _, n := range []int{MaxSection - 500, MaxSection - 40, MaxSection - 8, MaxSection - 4} {
+		section, _, err := Read(strings.NewReader("A: "+strings.Repeat("x", n-len("A: \r\n"))+"\n\n"), Options{})
+		if err != nil {
+			t.Fatal(n, err)
+		}
+		for range 2 {
+			var text strings.Builder
+			if _, err := section.WriteTo(&text); err != nil {
+				t.Fatal(err)
+			}
+			_, _, want := Read(strings.NewReader(text.String()), Options{})
+			if got := section.Check(); got != want {
+				t.Errorf("%d octets: Check says %v, Read %v", text.Len(), got, want)
+			}
+			section.Append("From", "root@localhost")
+		}
+	}
+}

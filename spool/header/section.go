@@ -148,6 +148,19 @@ func hasAddresses(f Field) bool {
 		"Resent-Sender", "Resent-Reply-To", "Resent-To", "Resent-Cc", "Resent-Bcc")
 }
 
+// Check returns ErrTooLarge for a section that Read would not take, as one may be
+// that something was added to.
+func (s *Section) Check() error {
+	size := 0
+	for _, f := range s.fields {
+		size += len(f.Raw)
+	}
+	if size > MaxSection || len(s.fields) > MaxFields {
+		return ErrTooLarge
+	}
+	return nil
+}
+
 // EightBit reports whether the section has octets beyond ASCII.
 func (s *Section) EightBit() bool {
 	for _, f := range s.fields {

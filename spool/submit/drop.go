@@ -25,7 +25,7 @@ import (
 const (
 	// maxDropSize, in octets, is the front end's own cap of 1 GiB and as much
 	// envelope as may come before it.
-	maxDropSize = 1<<30 + 16<<20
+	maxDropSize = 1<<30 + 64<<20
 	// dropWorkers files are read at a time, so that they share commits, and
 	// dropPerOwner of one owner: they may be large.
 	dropWorkers  = 20

@@ -12,8 +12,10 @@ const (
 	// no place: bodies are not kept in memory.
 	maxPlaces       = 16
 	maxPlacesPerUID = 4
-	// fewRecipients need no place.
-	fewRecipients = 100
+	// fewRecipients need no place. In drop/ most are enough for a front end, and
+	// messages with more are taken one at a time: one may take 100 MiB.
+	fewRecipients     = 100
+	fewDropRecipients = 10_000
 	// placeWait bounds the wait for one. A front end leaves a drop file when it is not
 	// answered within 20 seconds, so that it is told before.
 	placeWait = 10 * time.Second
@@ -24,8 +26,10 @@ const (
 	placeRate  = 64 << 10
 )
 
-// places bounds what sessions keep in memory. The zero value is all free.
+// places bounds what sessions keep in memory.
 type places struct {
+	max, perUID int
+
 	mu    sync.Mutex
 	users map[int]int   // guarded by mu: places taken by uid
 	total int           // guarded by mu: their sum
@@ -35,9 +39,6 @@ type places struct {
 // take takes a place, which leave gives back. It waits for one, and the result is
 // nil when there is none in time.
 func (p *places) take(uid int, patience time.Duration) (leave func()) {
-	if uid == 0 {
-		return func() {}
-	}
 	enough := time.NewTimer(patience)
 	defer enough.Stop()
 	for {
@@ -57,7 +58,7 @@ func (p *places) take(uid int, patience time.Duration) (leave func()) {
 func (p *places) try(uid int) (freed <-chan struct{}, ok bool) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if p.total < maxPlaces && p.users[uid] < maxPlacesPerUID {
+	if p.total < p.max && p.users[uid] < p.perUID {
 		if p.users == nil {
 			p.users = make(map[int]int)
 		}

@@ -41,7 +41,8 @@ type Server struct {
 	log    *slog.Logger
 	smtp   *smtp.Server
 	drops  *handover // carries drop files to smtp
-	places places
+	places places    // of sessions on the socket
+	large  places    // of drop files with very many recipients
 
 	mu      sync.Mutex
 	closing bool               // guarded by mu
@@ -52,6 +53,8 @@ type Server struct {
 // New returns a Server that takes nothing yet: see Serve and Drops.
 func New(s *spool.Spool, p Policy, log *slog.Logger) *Server {
 	srv := &Server{spool: s, log: log, drops: newHandover(), open: make(map[*conn]struct{})}
+	srv.places = places{max: maxPlaces, perUID: maxPlacesPerUID}
+	srv.large = places{max: 1, perUID: 1}
 	srv.SetPolicy(p)
 	srv.smtp = smtp.NewServer(smtp.BackendFunc(srv.newSession))
 	srv.smtp.Domain = p.Hostname

@@ -15,6 +15,7 @@ import (
 
 	"postino/spool"
 	"postino/spool/address"
+	"postino/spool/handoff"
 	"postino/spool/header"
 )
 
@@ -23,11 +24,6 @@ import (
 // front end submits has hardly any.
 const maxHops = 100
 
-// maxHeldRecipients is how many recipients a message may have that is held because
-// it has more than the policy allows: what one of our front ends left may be far
-// above it, what nobody's front end left shall not fill our memory.
-const maxHeldRecipients = 10_000
-
 const (
 	// maxOriginal is the longest address in an ORCPT, in octets (RFC 3461 §4.2).
 	maxOriginal = 500
@@ -35,8 +31,8 @@ const (
 	maxEnvelopeID = 100
 )
 
-// maxRepeated is how many recipients of a message may have been named before. Front
-// ends name each once; go-smtp's server keeps every one in memory.
+// maxRepeated is how many recipients of a message may have been named before, beside
+// two for each. Front ends name each once; go-smtp keeps every one in memory.
 const maxRepeated = 100
 
 // session is one SMTP session, whatever carries it.
@@ -99,17 +95,24 @@ func (s *session) Logout() error {
 	return nil
 }
 
-// needPlace gets tx a place among those that may have much in memory. What comes
-// from drop/ is bounded by dropWorkers.
+// needPlace gets tx a place among those that have much in memory.
 func (s *session) needPlace(tx *transaction) error {
-	if tx.leave != nil || s.conn.origin.Via == spool.ViaDrop {
+	where, uid := &s.srv.places, s.conn.origin.UID
+	if s.conn.origin.Via == spool.ViaDrop {
+		if len(tx.msg.Recipients) < fewDropRecipients {
+			return nil // dropWorkers is the limit
+		}
+		where = &s.srv.large
+	} else if uid == 0 {
 		return nil
 	}
-	tx.leave = s.srv.places.take(s.conn.origin.UID, placeWait)
-	if tx.leave == nil {
-		return refuse(451, smtp.EnhancedCode{4, 3, 2}, "too many submissions at a time")
+	if tx.leave != nil {
+		return nil
 	}
-	s.conn.paced.Store(s.conn.origin.UID != 0)
+	if tx.leave = where.take(uid, placeWait); tx.leave == nil {
+		return refuse(451, smtp.EnhancedCode{4, 3, 2}, "too many large submissions at a time")
+	}
+	s.conn.paced.Store(true)
 	return nil
 }
 
@@ -225,14 +228,15 @@ func (s *session) Rcpt(to string, o *smtp.RcptOptions) error {
 		return refuse(553, smtp.EnhancedCode{5, 1, 3}, "%v", err)
 	}
 	if tx.seen[a.Key()] {
-		if tx.repeated++; tx.repeated > maxRepeated {
-			return s.tooMany("more than %d recipients that were named before", maxRepeated)
+		// Root, root@localhost and root with our domain are one.
+		if tx.repeated++; tx.repeated > maxRepeated+2*len(tx.msg.Recipients) {
+			return s.tooMany("more than %d recipients that were named before", tx.repeated-1)
 		}
 		return nil
 	}
 	if len(tx.msg.Recipients) >= tx.policy.MaxRecipients {
 		e := s.tooMany("more than %d recipients: limits.max_recipients sets the limit", tx.policy.MaxRecipients)
-		if len(tx.msg.Recipients) >= max(maxHeldRecipients, tx.policy.MaxRecipients) {
+		if len(tx.msg.Recipients) >= handoff.MaxRecipients {
 			return e
 		}
 		if err := tx.object(e); err != nil {

@@ -82,6 +82,9 @@ func (t *stdioSession) Rcpt(to string, o *smtp.RcptOptions) error {
 	if err := checkOriginal(o); err != nil {
 		return err
 	}
+	if len(t.s.Recipients) >= handoff.MaxRecipients {
+		return refuse(452, smtp.EnhancedCode{4, 5, 3}, "more than %d recipients", handoff.MaxRecipients)
+	}
 	t.seen[a.Key()] = true
 	t.s.UTF8 = t.s.UTF8 || a.UTF8()
 	r := handoff.Recipient{Address: a, OriginalType: string(o.OriginalRecipientType), Original: o.OriginalRecipient}

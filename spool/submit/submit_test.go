@@ -226,7 +226,7 @@ func TestDropFileWithEndlessCommandsIsRejected(t *testing.T) {
 		strings.Repeat("c", 32): strings.Repeat("NOOP\r\n", 300_000),
 		strings.Repeat("d", 32): func() string {
 			var b strings.Builder
-			for i := range 12_000 {
+			for i := range 101_000 {
 				fmt.Fprintf(&b, "RCPT TO:<%d@y.test>\r\n", i)
 			}
 			return b.String()
