@@ -49,7 +49,35 @@ func openDrop(spool string) (*dropDir, *Failure) {
 	if err != nil {
 		return nil, &Failure{Path: d.path, Err: err, Create: true, Remedy: askSetup}
 	}
+	if failure := d.check(parent); failure != nil {
+		d.close()
+		return nil, failure
+	}
 	return d, nil
+}
+
+// check refuses a directory in which a message would not be safe: a stranger's, or
+// one in which anybody may take away what another has left.
+func (d *dropDir) check(parent int) *Failure {
+	var st, spool unix.Stat_t
+	err := unix.Fstat(d.fd, &st)
+	if err == nil {
+		err = unix.Fstat(parent, &spool)
+	}
+	f := &Failure{Path: d.path, Err: err, Create: true}
+	const othersWrite = 0o022
+	switch {
+	case err != nil:
+	case st.Uid != 0 && st.Uid != spool.Uid && int(st.Uid) != unix.Geteuid():
+		f.Err = errors.New("it belongs to uid " + strconv.Itoa(int(st.Uid)) + ", who neither owns the spool directory nor is root")
+		f.Remedy = "give it to the owner of the spool directory"
+	case st.Mode&othersWrite != 0 && st.Mode&unix.S_ISVTX == 0:
+		f.Err = errors.New("it is not sticky, so that anybody may take mail out of it")
+		f.Remedy = `chmod 3733, as "postino run" does when it starts`
+	default:
+		return nil
+	}
+	return f
 }
 
 // owned reports whether the file behind fd is ours.
