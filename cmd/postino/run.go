@@ -60,6 +60,7 @@ func runRunner(ctx context.Context, a *app, untilEmpty bool) error {
 	ctx, stop := signal.NotifyContext(ctx, unix.SIGTERM, unix.SIGINT)
 	defer stop()
 	forgetCaller()
+	keepMemoryPrivate()
 	signal.Ignore(unix.SIGPIPE) // a log that nobody reads any more is no reason to stop
 	if err := prepareSpool(a.spool); err != nil {
 		return err
@@ -105,6 +106,14 @@ func forgetCaller() {
 		l.Cur = l.Max
 		_ = unix.Setrlimit(unix.RLIMIT_FSIZE, &l)
 	}
+}
+
+// keepMemoryPrivate keeps passwords and mail out of core files and from processes of
+// the same user that would look into ours. It fails on no system that we run on, and
+// without it nothing else changes.
+func keepMemoryPrivate() {
+	_ = unix.Setrlimit(unix.RLIMIT_CORE, &unix.Rlimit{})
+	_ = unix.Prctl(unix.PR_SET_DUMPABLE, 0, 0, 0, 0)
 }
 
 // prepareSpool makes the spool directory usable by callers before anything can go
