@@ -204,6 +204,9 @@ func OpenReadOnly(dir string) (*Spool, error) {
 		return nil, err
 	}
 	db, err := openDB(path, true)
+	if errors.Is(err, ErrDamagedFile) {
+		err = fmt.Errorf("%w: start the runner, it salvages what can be read", err)
+	}
 	if err != nil {
 		return nil, err
 	}
