@@ -8,6 +8,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -269,9 +270,9 @@ func TestTooManyConnections(t *testing.T) {
 func TestUnreachableDefersAllThatWaits(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		p := piped(t, relaytest.Piped(t, relaytest.Options{}), func(p *pool) { p.most, p.allowed = 4, 4 })
-		dials := 0
+		var dials atomic.Int32
 		p.peer.dial = func(ctx context.Context) (net.Conn, error) {
-			dials++
+			dials.Add(1)
 			time.Sleep(30 * time.Second)
 			return nil, &net.OpError{Op: "dial", Err: errors.New("i/o timeout")}
 		}
@@ -281,8 +282,53 @@ func TestUnreachableDefersAllThatWaits(t *testing.T) {
 			sends.Go(func() { want{"4.4.1", 0, "connect", "cannot connect"}.check(t, send(t, p, one())[0]) })
 		}
 		sends.Wait()
-		if took := time.Since(start); took != 30*time.Second || dials != 4 {
-			t.Errorf("took %v and %d connections, want 30s and 4", took, dials)
+		if took := time.Since(start); took != 30*time.Second || dials.Load() != 4 {
+			t.Errorf("took %v and %d connections, want 30s and 4", took, dials.Load())
 		}
 	})
+}
+
+// A message whose end has not left this machine is in no doubt, be it ready to go: the
+// remote that stopped reading cannot have it, and another connection may be tried.
+func TestUnsentEndIsNoDoubt(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		server := relaytest.Piped(t, relaytest.Options{Extensions: offers["CHUNKING"], Rules: []relaytest.Rule{{At: "idle", Conn: 1, Do: relaytest.Stall}}})
+		p := piped(t, server)
+		for range 2 {
+			want{"2", 250, "dot", ""}.check(t, send(t, p, one())[0])
+		}
+		if n := server.Connections(); n != 2 {
+			t.Errorf("%d connections, want 2", n)
+		}
+	})
+}
+
+// A remote that announces the end of the session has nothing of what came after: it
+// all goes over another connection, none of it in doubt.
+func TestAnnouncedEndIsNoDoubt(t *testing.T) {
+	for _, at := range []string{"MAIL", "RCPT"} {
+		synctest.Test(t, func(t *testing.T) {
+			server := relaytest.Piped(t, relaytest.Options{Extensions: offers["CHUNKING"], Rules: []relaytest.Rule{
+				{At: at, N: 3, Conn: 1, Reply: "421 4.3.2 enough", Do: relaytest.Close}}})
+			p := piped(t, server)
+			var sends sync.WaitGroup
+			deferred := make(chan spool.Reply, 20)
+			for range 20 {
+				sends.Go(func() {
+					if reply := send(t, p, one())[0]; reply.Class() != spool.Success {
+						deferred <- reply
+					}
+				})
+			}
+			sends.Wait()
+			close(deferred)
+			for reply := range deferred {
+				// The one whose MAIL was taken has no other try in this attempt.
+				want{"4.3.2", 421, "RCPT", "enough"}.check(t, reply)
+			}
+			if n := len(server.Messages()); n < 19 {
+				t.Errorf("%s: %d messages arrived, want all but one at most", at, n)
+			}
+		})
+	}
 }

@@ -21,6 +21,7 @@ func (s *session) fit(j *job) []int {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if refuse != nil {
+		s.begun = false
 		j.pass(j.to, *refuse)
 		return nil
 	}
@@ -35,6 +36,7 @@ func (s *session) fit(j *job) []int {
 			j.pass([]int{i}, s.local("RCPT", "5.6.7", "the recipient's address needs SMTPUTF8, which "+s.pool.peer.host+" does not offer"))
 		}
 	}
+	s.begun = len(fit) > 0
 	now, later := s.split(j, fit)
 	if len(later) > 0 {
 		p.put(&job{delivery: j.delivery, to: later}, false)

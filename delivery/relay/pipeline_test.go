@@ -111,7 +111,8 @@ func TestConnectionLostUnderWay(t *testing.T) {
 								maybe++
 							}
 						}
-						if maybe > 0 && reply != "" && do == relaytest.Close || maybe > 1 && len(offer) < 2 || maybe == 0 && at == "dot" && reply == "" {
+						// A socket closed on unread commands is reset, and the 421 may get lost.
+						if maybe > 0 && reply != "" && do == relaytest.Close && len(offer) < 2 || maybe > 1 && len(offer) < 2 || maybe == 0 && at == "dot" && reply == "" {
 							t.Errorf("%d messages are in doubt", maybe)
 						}
 					})

@@ -215,6 +215,7 @@ func (s *session) send(j *job) {
 	c, err := openContent(j.Batch)
 	s.pool.mu.Lock()
 	if err != nil {
+		s.begun = false
 		j.settle(to, s.local("open", "4.3.0", "cannot read the content: "+err.Error()))
 		s.pool.mu.Unlock()
 		return
