@@ -50,6 +50,7 @@ func TestFullDiskLosesNothing(t *testing.T) {
 			}
 			f.submit(1 << 20)
 			f.refusesByProtocol()
+			f.warns(tt.kind == "tmpfs")
 
 			// Each outcome is recorded, which takes more room than is free in the file.
 			whole := f.reserve()
@@ -93,6 +94,24 @@ func (f *fullDisk) submit(size int) {
 		f.refused++
 	default:
 		f.box.t.Fatalf("a submission on a full disk: %+v", r)
+	}
+}
+
+// warns wants the runner to say what is wrong with the spool: that there is no
+// room, and, from the start and once, that it is in memory.
+func (f *fullDisk) warns(memory bool) {
+	t := f.box.t
+	t.Helper()
+	status := f.box.postino("status")
+	if !strings.Contains(status, "warning: no room in the spool") || strings.Contains(status, "tmpfs") != memory {
+		t.Errorf("postino status: %s", status)
+	}
+	want := 0
+	if memory {
+		want = 1
+	}
+	if n := f.box.log.count("tmpfs"); n != want {
+		t.Errorf("%d lines of the log about tmpfs, want %d", n, want)
 	}
 }
 

@@ -207,6 +207,9 @@ func askToYield(ctx context.Context, dir string) (asked, answered bool) {
 
 func (svc *service) run(ctx context.Context) error {
 	svc.log.Info("started", "version", version, "spool", svc.app.spool, "mode", string(svc.config.Load().Mode))
+	for _, warning := range svc.spool.Warnings() {
+		svc.log.Warn("spool", "err", warning)
+	}
 	signal.Notify(svc.hangup, unix.SIGHUP)
 	defer signal.Stop(svc.hangup)
 	svc.runner.Load(svc.spool)

@@ -86,6 +86,7 @@ type Status struct {
 	Started    time.Time `json:"started"`
 	UptimeMS   int64     `json:"uptime_ms"`
 	UntilEmpty bool      `json:"until_empty"` // it ends when nothing is pending
+	Warnings   []string  `json:"warnings"`    // see spool.Warnings
 }
 
 // Route is where mail for an address would go.

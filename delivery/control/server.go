@@ -217,6 +217,7 @@ func (s *Server) status(w http.ResponseWriter, _ *request) error {
 	st := Status{
 		PID: os.Getpid(), Version: s.o.Version, Pending: s.o.Runner.Pending(),
 		Started: s.o.Started.UTC(), UptimeMS: time.Since(s.o.Started).Milliseconds(), UntilEmpty: s.o.UntilEmpty,
+		Warnings: append([]string{}, s.o.Spool.Warnings()...),
 	}
 	if s.o.Mode != nil {
 		st.Mode = s.o.Mode()
