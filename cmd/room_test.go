@@ -115,14 +115,14 @@ func (f *fullDisk) warns(memory bool) {
 	}
 }
 
-// reserve is how much of the reserve is there.
-func (f *fullDisk) reserve() int64 {
+// reserve is how many slices of the reserve are there.
+func (f *fullDisk) reserve() int {
 	f.box.t.Helper()
-	info, err := os.Stat(filepath.Join(f.box.spool, "reserve"))
+	slices, err := os.ReadDir(filepath.Join(f.box.spool, "reserve"))
 	if err != nil {
 		f.box.t.Fatal(err)
 	}
-	return info.Size()
+	return len(slices)
 }
 
 // refusesByProtocol wants 452 on the socket and from sendmail -bs.

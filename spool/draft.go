@@ -81,7 +81,9 @@ func (d *Draft) ID() ID { return d.id }
 func (d *Draft) Write(p []byte) (int, error) {
 	n, err := d.write(p)
 	if noRoom(err) {
-		d.s.reserve.miss()
+		if d.file != nil { // else it is an inode that is missing
+			d.s.reserve.miss()
+		}
 		err = fmt.Errorf("%w: %w", ErrNoSpace, err)
 	}
 	return n, err

@@ -64,7 +64,7 @@ func acquire(dir string) (*lock, error) {
 	if l.fenced() {
 		mark = markFenced
 	}
-	if _, err := f.WriteAt(fmt.Appendf(nil, "%-*d\n%c\n", pidWidth, os.Getpid(), mark), 0); err != nil {
+	if _, err := f.WriteAt(fmt.Appendf(nil, "%-*d\n%c\n", pidWidth, os.Getpid(), mark), 0); err != nil && !noRoom(err) { // what stands there is as good as that
 		f.Close()
 		return nil, fmt.Errorf("%s: %w", f.Name(), err)
 	}
@@ -79,6 +79,9 @@ func (l *lock) fenced() bool {
 }
 
 func (l *lock) setFenced(fenced bool) error {
+	if l.fenced() == fenced {
+		return nil // where a file is written anew for each change even that needs room
+	}
 	mark := byte(markGood)
 	if fenced {
 		mark = markFenced

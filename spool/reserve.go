@@ -3,8 +3,11 @@ package spool
 import (
 	"errors"
 	"fmt"
+	"io/fs"
 	"math/rand/v2"
 	"os"
+	"path/filepath"
+	"strconv"
 	"sync"
 	"time"
 
@@ -14,19 +17,22 @@ import (
 // A full disk must not keep the spool from recording what became of mail that it
 // has: to forget that a message was delivered is to send it again. bbolt writes
 // changed pages to new places, so that even a deletion needs room. Therefore some
-// is taken beforehand, as the file reserve, and given back when it is needed; new
-// mail is refused from then on until the reserve is whole again.
+// is taken beforehand, as files in the directory reserve, and given back when it is
+// needed; new mail is refused from then on until the reserve is whole again.
 
 const (
-	reserveFile = "reserve"
+	reserveDir = "reserve"
 	// maxReserve, in octets, is the size of the reserve. It holds the outcomes of
 	// about 30,000 attempts for one recipient each, which take some 500 octets.
 	maxReserve = 16 << 20
 	// reserveShare is the part of a small file system that the reserve is at most.
 	reserveShare = 16
-	// reserveSlices: it is given back in so many pieces, one at a time, since whoever
-	// filled the disk takes what is left of a piece.
+	// reserveSlices: it is so many files, of which one is removed at a time, since
+	// whoever filled the disk takes what we leave of it. (To cut a piece off one file
+	// frees nothing on btrfs, and is refused there when it is a quota that was met.)
 	reserveSlices = 4
+	// probeSlice is the name of one more for a moment, to see whether there is room.
+	probeSlice = "probe"
 	// growth is bbolt's AllocSize in octets: in such steps its file grows.
 	growth = 16 << 20
 	// probeInterval is how long to wait between attempts to make the reserve whole.
@@ -35,53 +41,43 @@ const (
 
 // reserve is the reserve of a spool.
 type reserve struct {
-	path string
-	size int64 // in octets, when it is whole
-	// slice is what is given back at a time, and also the room that there must be
-	// beside a whole reserve for a submission to be taken.
+	spool string // the spool directory
+	// slice, in octets, is what is given back at a time, and also the room that there
+	// must be beside a whole reserve for a submission to be taken.
 	slice int64
 
 	mu     sync.Mutex
-	file   *os.File  // guarded by mu; nil: could not be made yet
-	have   int64     // guarded by mu: what it has now
+	have   int       // guarded by mu: slices that are there, those numbered below it
 	spent  bool      // guarded by mu: not whole, or there was no room although it is
 	probed time.Time // guarded by mu: when it was last tried to be made whole
 }
 
-// openReserve makes the reserve in dir, as far as there is room for it.
-func openReserve(path string) (*reserve, error) {
+// openReserve makes the reserve in a spool directory, as far as there is room.
+func openReserve(spool string) (*reserve, error) {
 	var fs unix.Statfs_t
-	if err := unix.Statfs(path, &fs); err != nil {
-		return nil, &os.PathError{Op: "statfs", Path: path, Err: err}
+	if err := unix.Statfs(spool, &fs); err != nil {
+		return nil, &os.PathError{Op: "statfs", Path: spool, Err: err}
 	}
 	size := int64(maxReserve)
 	if total := int64(fs.Blocks) * int64(fs.Bsize); total > 0 {
 		size = min(size, total/reserveShare)
 	}
-	size -= size % (reserveSlices * 4096)
-	r := &reserve{path: path, size: size, slice: size / reserveSlices, spent: true}
+	r := &reserve{spool: spool, slice: size / reserveSlices, spent: true}
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if err := r.refill(0); err != nil && !noRoom(err) {
+	_ = os.Remove(r.path(probeSlice)) // from a crash; most often it is not there
+	err := r.refill()
+	r.spent = r.have < reserveSlices
+	if err != nil && !noRoom(err) {
 		return nil, err
 	}
 	return r, nil
 }
 
-func (r *reserve) name() string { return r.path + "/" + reserveFile }
+func (r *reserve) path(elem string) string { return filepath.Join(r.spool, reserveDir, elem) }
 
-// close leaves the reserve as it is.
-func (r *reserve) close() error {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	if r.file == nil {
-		return nil
-	}
-	return r.file.Close()
-}
-
-// give gives a slice of the reserve back to the file system. The result is false
-// when nothing was left.
+// give gives a slice back to the file system. The result is false when none was
+// left.
 func (r *reserve) give() bool {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -89,15 +85,27 @@ func (r *reserve) give() bool {
 	if r.have == 0 {
 		return false
 	}
-	r.have = max(r.have-r.slice, 0)
-	// Synced, since ext4 uses what was freed only when its journal says so.
-	return errors.Join(r.file.Truncate(r.have), r.file.Sync()) == nil
+	r.have--
+	if os.Remove(r.path(strconv.Itoa(r.have))) != nil {
+		return false
+	}
+	// Some file systems use what was freed only when they are synced: ext4 when it is
+	// in the journal, btrfs with a quota at the end of its transaction.
+	return syncFilesystem(r.spool) == nil
+}
+
+func syncFilesystem(dir string) error {
+	d, err := os.Open(dir)
+	if err != nil {
+		return err
+	}
+	return errors.Join(unix.Syncfs(int(d.Fd())), d.Close())
 }
 
 // miss notes that there was no room. Until there is again for the reserve and a
 // slice beside it, submissions are refused without another attempt: each costs
-// bbolt a walk through the whole file. Free blocks are not asked for, since a
-// quota does not show there.
+// bbolt a walk through the whole file. To ask how much is free would not do, since
+// a quota does not show there.
 func (r *reserve) miss() {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -118,57 +126,70 @@ func (r *reserve) half() bool {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.probe()
-	return 2*r.have >= r.size
+	return r.have >= reserveSlices/2
 }
 
-// probe is called with mu held.
+// probe makes the reserve whole if there is that much room and a slice besides. It
+// is called with mu held.
 func (r *reserve) probe() {
 	if !r.spent || time.Since(r.probed) < probeInterval {
 		return
 	}
 	r.probed = time.Now()
-	if r.size-r.have+r.slice > free(r.path) {
+	if int64(reserveSlices-r.have+1)*r.slice > free(r.spool) {
 		return // do not take, for a moment, what others could still use
 	}
-	_ = r.refill(r.slice) // it stays spent
+	if r.refill() == nil && allocate(r.path(probeSlice), r.slice) == nil {
+		r.spent = os.Remove(r.path(probeSlice)) != nil
+	}
 }
 
-// refill makes the reserve whole if there is that much room besides. It is called
-// with mu held.
-func (r *reserve) refill(besides int64) (err error) {
-	if r.file == nil {
-		r.file, err = os.OpenFile(r.name(), os.O_RDWR|os.O_CREATE|unix.O_NOFOLLOW, 0o600)
-		if err != nil {
-			return err
-		}
-	}
-	if err = r.allocate(r.size + besides); err != nil {
-		return errors.Join(err, r.file.Truncate(r.have))
-	}
-	if err = r.file.Truncate(r.size); err != nil {
+// refill makes the slices that are missing. It is called with mu held.
+func (r *reserve) refill() error {
+	if err := os.Mkdir(r.path(""), 0o700); err != nil && !errors.Is(err, fs.ErrExist) {
 		return err
 	}
-	r.have, r.spent = r.size, false
+	for r.have < reserveSlices {
+		if err := allocate(r.path(strconv.Itoa(r.have)), r.slice); err != nil {
+			return err
+		}
+		r.have++
+	}
 	return nil
 }
 
-// allocate gives the file that many octets of room, in blocks of its own.
-func (r *reserve) allocate(size int64) error {
-	err := unix.Fallocate(int(r.file.Fd()), 0, 0, size)
-	if err != nil && !errors.Is(err, unix.EOPNOTSUPP) && !errors.Is(err, unix.ENOSYS) {
-		return &os.PathError{Op: "fallocate", Path: r.name(), Err: err}
-	}
+// allocate sees to it that a file has that many octets of room, in blocks of its
+// own. It leaves none behind where it cannot.
+func allocate(path string, size int64) error {
 	var st unix.Stat_t
-	if err == nil && unix.Fstat(int(r.file.Fd()), &st) == nil && st.Blocks*512 >= size {
+	if unix.Lstat(path, &st) == nil && st.Mode&unix.S_IFMT == unix.S_IFREG && st.Blocks*512 >= size {
 		return nil
 	}
-	// Not every file system can, and ZFS only says that it did. Random, since some
-	// compress.
+	_ = os.Remove(path) // too small, or not there
+	f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE|os.O_EXCL, 0o600)
+	if err != nil {
+		return err
+	}
+	err = unix.Fallocate(int(f.Fd()), 0, 0, size)
+	switch {
+	case err == nil && unix.Fstat(int(f.Fd()), &st) == nil && st.Blocks*512 >= size:
+	case err == nil, errors.Is(err, unix.EOPNOTSUPP), errors.Is(err, unix.ENOSYS):
+		// Not every file system can, and ZFS only says that it did.
+		err = fill(f, size)
+	}
+	if err = errors.Join(err, f.Close()); err != nil {
+		return errors.Join(err, os.Remove(path))
+	}
+	return nil
+}
+
+// fill writes so many octets. They are random, since some file systems compress.
+func fill(f *os.File, size int64) error {
 	chunk := make([]byte, 1<<20)
 	random := rand.NewChaCha8([32]byte{})
 	for at := int64(0); at < size; at += int64(len(chunk)) {
 		_, _ = random.Read(chunk) // never fails
-		if _, err := r.file.WriteAt(chunk[:min(int64(len(chunk)), size-at)], at); err != nil {
+		if _, err := f.WriteAt(chunk[:min(int64(len(chunk)), size-at)], at); err != nil {
 			return err
 		}
 	}
@@ -191,15 +212,15 @@ func free(path string) int64 {
 func (s *Spool) Room() error {
 	r := s.reserve
 	if !r.whole() {
-		return fmt.Errorf("%w: %s is in use, so that deliveries can be recorded: make room on the file system", ErrNoSpace, r.name())
+		return fmt.Errorf("%w: %s is in use, so that deliveries can be recorded: make room on the file system", ErrNoSpace, r.path(""))
 	}
 	// Pages that are free inside the file do as well, and more of it needs neither
 	// blocks nor leave to grow.
 	if s.freePages() >= r.slice {
 		return nil
 	}
-	if left := free(r.path); left < r.slice {
-		return fmt.Errorf("%w: %s has %d KiB left, %d are needed: make room on the file system", ErrNoSpace, r.path, left>>10, r.slice>>10)
+	if left := free(r.spool); left < r.slice {
+		return fmt.Errorf("%w: %s has %d KiB left, %d are needed: make room on the file system", ErrNoSpace, r.spool, left>>10, r.slice>>10)
 	}
 	return s.mayGrow()
 }

@@ -3,6 +3,7 @@ package spool_test
 import (
 	"errors"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -15,26 +16,43 @@ import (
 // patience bounds waiting for room to be noticed, which takes a second.
 const patience = 30 * time.Second
 
-// fullDisk calls f with a spool on each kind of file system.
-func fullDisk(t *testing.T, f func(t *testing.T, dir string, s *spool.Spool)) {
+// fullDisk calls f with a directory that has little room: on file systems that are
+// small, and on one that is large and has a quota, which statfs does not show.
+func fullDisk(t *testing.T, f func(t *testing.T, dir string)) {
 	t.Helper()
-	for kind, options := range map[string]string{"ext4": "defaults", "tmpfs": "size=24m"} {
-		t.Run(kind, func(t *testing.T) {
-			t.Parallel()
-			dir := t.TempDir()
-			spooltest.Mount(t, dir, kind, 24<<20, options)
-			f(t, dir, spooltest.Open(t, dir, spool.Options{}))
-		})
-	}
+	t.Run("ext4", func(t *testing.T) {
+		t.Parallel()
+		dir := t.TempDir()
+		spooltest.Mount(t, dir, "ext4", 24<<20, "noatime")
+		f(t, dir)
+	})
+	t.Run("tmpfs", func(t *testing.T) {
+		t.Parallel()
+		dir := t.TempDir()
+		spooltest.Mount(t, dir, "tmpfs", 0, "size=24m")
+		f(t, dir)
+	})
+	t.Run("quota", func(t *testing.T) {
+		t.Parallel()
+		dir := t.TempDir()
+		spooltest.Mount(t, dir, "btrfs", 256<<20, "noatime")
+		for _, args := range []string{"quota enable", "qgroup limit 24M"} {
+			if out, err := exec.Command("btrfs", append(strings.Fields(args), dir)...).CombinedOutput(); err != nil {
+				t.Fatalf("btrfs %s: %v\n%s", args, err, out)
+			}
+		}
+		f(t, dir)
+	})
 }
 
-func reserveSize(t *testing.T, dir string) int64 {
+// reserveFiles is how many files the reserve has.
+func reserveFiles(t *testing.T, dir string) int {
 	t.Helper()
-	info, err := os.Stat(filepath.Join(dir, "reserve"))
+	entries, err := os.ReadDir(filepath.Join(dir, "reserve"))
 	if err != nil {
 		t.Fatal(err)
 	}
-	return info.Size()
+	return len(entries)
 }
 
 // awaitRoom waits until a submission can be taken.
@@ -92,12 +110,13 @@ func relayed() *spool.Attempt {
 // New mail is refused on a full disk, and all that happens to the mail that is
 // there is recorded nevertheless. With room again new mail is taken again.
 func TestFullDiskRefusesNewMailAndRecordsTheRest(t *testing.T) {
-	fullDisk(t, func(t *testing.T, dir string, s *spool.Spool) {
+	fullDisk(t, func(t *testing.T, dir string) {
+		s := spooltest.Open(t, dir, spool.Options{})
 		var ids []spool.ID
 		for range 300 {
 			ids = append(ids, spooltest.Put(t, s, strings.Repeat("text\r\n", 300), "a@x.test"))
 		}
-		whole := reserveSize(t, dir)
+		whole := reserveFiles(t, dir)
 		free := spooltest.Fill(t, dir)
 
 		ids = append(ids, untilRefused(t, s)...)
@@ -107,7 +126,7 @@ func TestFullDiskRefusesNewMailAndRecordsTheRest(t *testing.T) {
 				t.Fatalf("an outcome on a full disk: %v", err)
 			}
 		}
-		if reserveSize(t, dir) == whole {
+		if reserveFiles(t, dir) == whole {
 			t.Error("nothing of the reserve was needed: this test tests nothing")
 		}
 		for _, id := range ids {
@@ -127,8 +146,8 @@ func TestFullDiskRefusesNewMailAndRecordsTheRest(t *testing.T) {
 
 		free()
 		awaitRoom(t, s)
-		if got := reserveSize(t, dir); got != whole {
-			t.Errorf("the reserve has %d octets again, want %d", got, whole)
+		if got := reserveFiles(t, dir); got != whole {
+			t.Errorf("the reserve has %d slices again, want %d", got, whole)
 		}
 		spooltest.Put(t, s, "after it", "a@x.test")
 	})
@@ -137,7 +156,8 @@ func TestFullDiskRefusesNewMailAndRecordsTheRest(t *testing.T) {
 // What does not fit is refused as a whole, wherever it is found out, and nothing
 // stays of it.
 func TestMessageThatDoesNotFitLeavesNothing(t *testing.T) {
-	fullDisk(t, func(t *testing.T, dir string, s *spool.Spool) {
+	fullDisk(t, func(t *testing.T, dir string) {
+		s := spooltest.Open(t, dir, spool.Options{})
 		d, err := s.NewDraft(0)
 		if err != nil {
 			t.Fatal(err)
@@ -180,38 +200,33 @@ func TestMessageThatDoesNotFitLeavesNothing(t *testing.T) {
 
 // A spool opens on a full disk and goes on with what is in it.
 func TestSpoolOpensOnAFullDisk(t *testing.T) {
-	for kind, options := range map[string]string{"ext4": "defaults", "tmpfs": "size=24m"} {
-		t.Run(kind, func(t *testing.T) {
-			t.Parallel()
-			dir := t.TempDir()
-			spooltest.Mount(t, dir, kind, 24<<20, options)
-			s, err := spool.Open(dir, spool.Options{})
-			if err != nil {
-				t.Fatal(err)
-			}
-			id := spooltest.Put(t, s, "hello", "a@x.test")
-			spooltest.Close(t, s)
-			if err := os.Remove(filepath.Join(dir, "reserve")); err != nil {
-				t.Fatal(err)
-			}
-			free := spooltest.Fill(t, dir)
-			s = spooltest.Open(t, dir, spool.Options{})
-			if s.CanRecord() || s.Room() == nil {
-				t.Error("there is no reserve, and neither attempts nor new mail mind")
-			}
-			free()
-			awaitRoom(t, s)
-			if _, err := s.Record(id, relayed()); err != nil {
-				t.Error(err)
-			}
-		})
-	}
+	fullDisk(t, func(t *testing.T, dir string) {
+		s, err := spool.Open(dir, spool.Options{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		id := spooltest.Put(t, s, "hello", "a@x.test")
+		spooltest.Close(t, s)
+		if err := os.RemoveAll(filepath.Join(dir, "reserve")); err != nil {
+			t.Fatal(err)
+		}
+		free := spooltest.Fill(t, dir)
+		s = spooltest.Open(t, dir, spool.Options{})
+		if s.CanRecord() || s.Room() == nil {
+			t.Error("there is no reserve, and neither attempts nor new mail mind")
+		}
+		free()
+		awaitRoom(t, s)
+		if _, err := s.Record(id, relayed()); err != nil {
+			t.Error(err)
+		}
+	})
 }
 
 // Without inodes mail that needs none is taken, and what needs one is refused.
 func TestWithoutInodesOnlyLargeMailIsRefused(t *testing.T) {
 	dir := t.TempDir()
-	spooltest.Mount(t, dir, "tmpfs", 0, "size=64m,nr_inodes=8")
+	spooltest.Mount(t, dir, "tmpfs", 0, "size=64m,nr_inodes=16")
 	s := spooltest.Open(t, dir, spool.Options{})
 	for n := 0; ; n++ {
 		if err := os.Mkdir(filepath.Join(dir, string(rune('a'+n))), 0o700); err != nil {

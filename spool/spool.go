@@ -243,9 +243,9 @@ func (s *Spool) Close() error {
 	close(s.ops)
 	<-s.writerDone
 	if s.broken.Load() {
-		return errors.Join(s.reserve.close(), s.lock.close()) // bbolt might wait for itself; the process ends anyway
+		return s.lock.close() // bbolt might wait for itself; the process ends anyway
 	}
-	return errors.Join(s.db.Close(), s.reserve.close(), s.lock.close())
+	return errors.Join(s.db.Close(), s.lock.close())
 }
 
 // Dir is the spool directory.
