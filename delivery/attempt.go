@@ -208,7 +208,9 @@ func outcome(m *spool.Message, n int, reply spool.Reply, success spool.Status, r
 		}
 		o.Status = spool.Deferred
 		o.Warned = retry.WarnAfter > 0 && !now.Before(m.Arrived.Add(time.Duration(retry.WarnAfter))) && !m.Recipients[n].Warned
-		o.Next = now.Add(RetryAfter(m.Recipients[n].Attempts+1, time.Duration(retry.First), time.Duration(retry.Max)))
+		// In whole microseconds, as the schedule has it: else the message is taken for
+		// due a moment before its recipient is, again and again until that has passed.
+		o.Next = now.Add(RetryAfter(m.Recipients[n].Attempts+1, time.Duration(retry.First), time.Duration(retry.Max))).Truncate(time.Microsecond)
 		if o.Next.After(expiry) {
 			o.Next = expiry // one more, just before it is given up
 		}

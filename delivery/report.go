@@ -98,7 +98,7 @@ func writeReport(s *spool.Spool, c *config.Config, after *spool.Message, o owed,
 		return nil, err
 	}
 	defer content.Close()
-	draft, err := s.NewDraft(0)
+	draft, err := s.NewReportDraft()
 	if err != nil {
 		return nil, err
 	}

@@ -12,9 +12,14 @@ import (
 	"postino/spool/crashpoint"
 )
 
-// maxGroup is how many operations share one transaction at most. With 64 KiB of
-// content each that is 16 MiB of dirty pages.
-const maxGroup = 256
+const (
+	// maxGroup is how many operations share one transaction at most.
+	maxGroup = 256
+	// maxGroupSize is at how many octets of content a group is full: bbolt has all that
+	// a transaction writes in memory, some of it twice. Small mail does not reach it,
+	// and for what does a sync is the smaller part of the work.
+	maxGroupSize = 2 << 20
+)
 
 // op is one change of the spool. do must find out whether it can be done before
 // it writes anything, since the operations of a group share a transaction.
@@ -25,6 +30,7 @@ type op struct {
 	// submission: it may be refused for want of room, since nothing answers for the
 	// message yet.
 	submission bool
+	size       int // octets of content that do writes
 }
 
 // update has do run in a transaction and returns when that is on disk. after is
@@ -34,9 +40,9 @@ func (s *Spool) update(do func(*bolt.Tx) error, after func()) error {
 }
 
 // submit is update for a submission: who hands in is there to be told that there
-// is no room.
-func (s *Spool) submit(do func(*bolt.Tx) error, after func()) error {
-	return s.apply(&op{do: do, after: after, submission: true})
+// is no room. size is how many octets of content do writes.
+func (s *Spool) submit(size int, do func(*bolt.Tx) error, after func()) error {
+	return s.apply(&op{do: do, after: after, submission: true, size: size})
 }
 
 func (s *Spool) apply(o *op) error {
@@ -72,13 +78,14 @@ func (s *Spool) writer() {
 // group returns first and what else is waiting.
 func (s *Spool) group(first *op) []*op {
 	group := []*op{first}
-	for len(group) < maxGroup {
+	for size := first.size; len(group) < maxGroup && size < maxGroupSize; {
 		select {
 		case o, ok := <-s.ops:
 			if !ok {
 				return group
 			}
 			group = append(group, o)
+			size += o.size
 		default:
 			return group
 		}

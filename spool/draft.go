@@ -43,6 +43,15 @@ func (s *Spool) NewDraft(proposed ID) (*Draft, error) {
 	if err := s.Room(); err != nil {
 		return nil, err
 	}
+	return s.newDraft(proposed)
+}
+
+// NewReportDraft is NewDraft for a report that is stored together with an outcome.
+// It is begun without asking for room: what happened to mail that is here must be
+// recorded, and the reserve is for that.
+func (s *Spool) NewReportDraft() (*Draft, error) { return s.newDraft(0) }
+
+func (s *Spool) newDraft(proposed ID) (*Draft, error) {
 	now := time.Now()
 	id := proposed
 	if age := now.Sub(id.Time()); id == 0 || age > maxProposedAge || age < -maxProposedLead {
@@ -128,7 +137,7 @@ func (d *Draft) Commit(m *Message) (ID, error) {
 		return 0, err
 	}
 	id, stored := d.id, m
-	err = d.s.submit(func(tx *bolt.Tx) error {
+	err = d.s.submit(len(d.buf), func(tx *bolt.Tx) error {
 		id, stored = d.id, m
 		if first := priorSubmission(tx, m); first != 0 {
 			id = first
