@@ -40,7 +40,9 @@ type box struct {
 	env    []string // besides the usual
 	server *relaytest.Server
 	ledger *oracle.Ledger
-	judged int // messages of the server that belong to former ledgers
+	living *runner // while it is wanted; see during
+	deaths int     // by SIGKILL, of what scenes run
+	judged int     // messages of the server that belong to former ledgers
 }
 
 // newBox lays out a box with the programs in bin. Extra are top-level lines of
@@ -143,6 +145,9 @@ func (b *box) run(cmd *exec.Cmd) int {
 	_ = cmd.Wait() // its status is in ProcessState
 	if !tooLong.Stop() {
 		b.t.Errorf("%v: not done within %v", cmd.Args, patience)
+	}
+	if killed(cmd) {
+		b.deaths++
 	}
 	return cmd.ProcessState.ExitCode()
 }

@@ -53,7 +53,7 @@ func TestNothingIsLostByAnErrorOfAnySystemCall(t *testing.T) {
 
 // What once lost mail or refused it. The faults are met for certain.
 func TestFaultsThatOnceDidHarm(t *testing.T) {
-	n, runner := seed(t), play{name: "runner", runner: true}
+	n, runner := seed(t), play{name: "runner", runner: true, times: 1}
 	s := runner.set(t, programs("plain"))
 	for _, f := range []fault{
 		// Accepted mail was put aside as rejected.

@@ -18,7 +18,7 @@ const patience = 60 * time.Second
 
 // The variables of the environment that CONTRIBUTING.md documents.
 const (
-	seedVariable    = "POSTINO_TEST_SEED"
+	seedVariable    = "POSTINO_SEED"
 	killsVariable   = "POSTINO_TEST_KILLS"
 	callsVariable   = "POSTINO_TEST_SYSCALLS"
 	errnosVariable  = "POSTINO_TEST_ERRNOS"

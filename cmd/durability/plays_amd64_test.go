@@ -18,6 +18,7 @@ type play struct {
 	// many lines, while a runner listens or, with drop, none does.
 	runner, drop bool
 	lines        int
+	times        int // how many messages of a kind a runner gets
 }
 
 func plays() []play {
@@ -26,7 +27,8 @@ func plays() []play {
 		{name: "front end, large by the socket", lines: large},
 		{name: "front end, small into drop", drop: true, lines: small},
 		{name: "front end, huge into drop", drop: true, lines: huge},
-		{name: "runner", runner: true},
+		{name: "runner", runner: true, times: 1},
+		{name: "busy runner", runner: true, times: 4},
 	}
 }
 
@@ -116,13 +118,15 @@ func (s *stage) meetRunner(n uint64, f fault) meeting {
 	messages := 0
 	submit := func(how string, lines int) {
 		messages++
-		_, said := b.submit(random, fmt.Sprintf("%v, %s #%d", f, how, s.runs), lines)
+		_, said := b.submit(random, fmt.Sprintf("%v, %s #%d.%d", f, how, s.runs, messages), lines)
 		if said != "" {
 			b.t.Errorf("%v: sendmail said %s", f, said)
 		}
 	}
-	submit("dropped", small)
-	submit("dropped large", large)
+	for range s.play.times {
+		submit("dropped", small)
+		submit("dropped large", large)
+	}
 	p := b.trace("", f, filepath.Join(b.bin, "postino"), "run")
 	deadline := time.Now().Add(nudgeTime)
 	until := func(cond func() bool) {
@@ -131,8 +135,10 @@ func (s *stage) meetRunner(n uint64, f fault) meeting {
 		}
 	}
 	until(func() bool { return listener(b.spool) == p.pid })
-	submit("by socket", small)
-	submit("by socket, large", large)
+	for range s.play.times {
+		submit("by socket", small)
+		submit("by socket, large", large)
+	}
 	until(func() bool { return b.delivered() == messages && b.drops() == 0 })
 	until(func() bool { return b.queued() == 0 })
 	byItself := p.ended()

@@ -130,7 +130,7 @@ func (p *traced) follow(f fault) error {
 	if _, err := syscall.Wait4(p.pid, &ws, waitOwn, nil); err != nil {
 		return err
 	}
-	const options = unix.PTRACE_O_TRACESYSGOOD | unix.PTRACE_O_TRACECLONE | unix.PTRACE_O_EXITKILL
+	const options = unix.PTRACE_O_TRACESYSGOOD | unix.PTRACE_O_TRACECLONE | unix.PTRACE_O_TRACEEXEC | unix.PTRACE_O_EXITKILL
 	if err := syscall.PtraceSetOptions(p.pid, options); err != nil {
 		return err
 	}
@@ -160,7 +160,7 @@ func (p *traced) follow(f fault) error {
 			}
 		case ws.StopSignal() == syscall.SIGSTOP && !known[tid]: // a new thread
 			known[tid] = true
-		case ws.StopSignal() == syscall.SIGTRAP && ws.TrapCause() > 0: // of its maker
+		case ws.StopSignal() == syscall.SIGTRAP && ws.TrapCause() > 0: // one was made, or exec
 		default:
 			signal = int(ws.StopSignal())
 		}

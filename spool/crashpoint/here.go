@@ -7,6 +7,7 @@
 //
 //	POSTINO_CRASH=NAME      the first time it gets there
 //	POSTINO_CRASH=NAME:2    the second time
+//	POSTINO_CRASH=?FILE     never: the places it gets to are added to FILE
 //
 // The tests in cmd/durability find the names in the source, so Here is always
 // called with one as a literal that is used once, "what.verb.before" or "what.verb.after". Where one

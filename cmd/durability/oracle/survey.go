@@ -11,6 +11,7 @@ import (
 	"os"
 	"path/filepath"
 	"strconv"
+	"time"
 
 	"postino/spool"
 )
@@ -42,7 +43,7 @@ func Look(dir string) (*Survey, error) {
 	if _, err := os.Lstat(filepath.Join(dir, "spool.db")); errors.Is(err, fs.ErrNotExist) {
 		return v, dropErr
 	}
-	s, err := spool.Open(dir, spool.Options{})
+	s, err := open(dir)
 	if err != nil {
 		return v, errors.Join(dropErr, err)
 	}
@@ -58,6 +59,21 @@ func Look(dir string) (*Survey, error) {
 		}
 	}
 	return v, errors.Join(dropErr, err, s.Close())
+}
+
+// lockWait bounds the wait for the lock of a spool. A test forks all the time, and
+// until it executes something the child has what its parent had open.
+const lockWait = 10 * time.Second
+
+func open(dir string) (*spool.Spool, error) {
+	const interval = 5 * time.Millisecond
+	for deadline := time.Now().Add(lockWait); ; time.Sleep(interval) {
+		s, err := spool.Open(dir, spool.Options{})
+		var locked *spool.LockedError
+		if !errors.As(err, &locked) || time.Now().After(deadline) {
+			return s, err
+		}
+	}
 }
 
 // stored reads a message of the queue.
