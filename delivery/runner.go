@@ -179,7 +179,7 @@ func (r *Runner) Run(ctx context.Context, s *spool.Spool) error {
 	defer grace.Stop()
 	drain(finished, running)
 	<-trimmer
-	return nil
+	return s.FencedBy() // it may have happened meanwhile
 }
 
 // reserved reports whether the next attempt must be one of ordinary mail: of several
