@@ -13,6 +13,9 @@ import (
 // Each mistake that somebody could make is noticed by the smallest test that has to.
 // Those that only a power cut shows are in package powercut.
 func TestEachMutantIsNoticed(t *testing.T) {
+	if testing.Short() {
+		t.Skip("it builds the programs once for each")
+	}
 	for _, m := range mutant.Table() {
 		harness := harnesses()[m.Harness]
 		if harness == nil {
