@@ -73,9 +73,13 @@ func newBox(t testing.TB, bin string, extra ...string) *box {
 	return b
 }
 
-// connections is relay.max_connections: as many messages may be on their way when
-// a runner dies, taken by the server and not on record here.
-const connections = 3
+const (
+	// connections is relay.max_connections.
+	connections = 3
+	// underWay is how many messages may be on their way when a runner dies, taken by
+	// the server and not on record here: the relay has 32 at most on a connection.
+	underWay = 32 * connections
+)
 
 // configure writes the configuration.
 func (b *box) configure(extra ...string) {

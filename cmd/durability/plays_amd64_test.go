@@ -150,7 +150,7 @@ func (s *stage) meetRunner(n uint64, f fault) meeting {
 	// A message that the server took and that could not be recorded goes again.
 	window := 0
 	if p.hit {
-		window = connections
+		window = underWay
 	}
 	m.err = check(b.judge(), window, true)
 	v, err := b.drain()

@@ -95,7 +95,7 @@ func (s scene) dieAt(t *testing.T, bin, name string, nth int) (died bool, err er
 func (s scene) judge(b *box) error {
 	window := 0
 	if s.name == "delivery" {
-		window = connections
+		window = underWay
 	}
 	v := b.judge()
 	v.Torn = slices.DeleteFunc(v.Torn, func(subject string) bool { return subject == garbage })

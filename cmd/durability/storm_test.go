@@ -90,7 +90,7 @@ func (s *storm) blow(t *testing.T, seed uint64, round, kills int) oracle.Verdict
 	}
 	s.over.Store(true)
 	others.Wait()
-	window := int(s.runners.Load()) * connections
+	window := int(s.runners.Load()) * underWay
 	if err := check(b.judge(), window, true); err != nil {
 		t.Errorf("after the last kill: %v", err)
 	}

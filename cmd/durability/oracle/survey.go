@@ -48,6 +48,11 @@ func Look(dir string) (*Survey, error) {
 		return v, errors.Join(dropErr, err)
 	}
 	err = s.Check()
+	// Salvaged or not: no fault that we make excuses a damaged file.
+	aside, globErr := filepath.Glob(filepath.Join(dir, "spool.db.damaged.*"))
+	if err = errors.Join(err, globErr); len(aside) > 0 {
+		err = errors.Join(err, fmt.Errorf("%q: set aside as damaged", aside))
+	}
 	for m, readErr := range s.Queue() {
 		if readErr == nil { // else Check has it
 			v.Queue = append(v.Queue, stored(s, m))
