@@ -179,6 +179,14 @@ func (q *queue) back(j job) {
 	q.nudge()
 }
 
+// attempting reports whether an attempt has the message.
+func (q *queue) attempting(id spool.ID) bool {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	n, known := q.index[id]
+	return known && q.items.at(n).taken()
+}
+
 // retry makes everything due at once.
 func (q *queue) retry() {
 	now := time.Now()

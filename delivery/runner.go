@@ -87,6 +87,10 @@ func (r *Runner) limit() int {
 // Queued schedules a message; it is what spool.Options.Queued wants.
 func (r *Runner) Queued(m *spool.Message) { r.queue.add(m.Entry()) }
 
+// Attempting reports whether an attempt for a message is under way. For one that is
+// held and not attempted none begins.
+func (r *Runner) Attempting(id spool.ID) bool { return r.queue.attempting(id) }
+
 // Retry makes all deferred mail due at once. What is held stays so.
 func (r *Runner) Retry() { r.queue.retry() }
 
@@ -98,7 +102,7 @@ func (r *Runner) Route(a address.Address) (address.Address, string) {
 		a.Domain = r.plan.config.Domain
 	}
 	if r.plan.config.Mode == config.Hold {
-		return a, "held: mode = \"hold\""
+		return a, holdHop
 	}
 	if r.plan.config.Mode == config.Redirect {
 		_, hop := r.plan.route(address.Address{}, r.plan.target)
@@ -107,6 +111,23 @@ func (r *Runner) Route(a address.Address) (address.Address, string) {
 	_, hop := r.plan.route(address.Address{}, a)
 	return a, hop
 }
+
+// Hop is the next hop for a recipient of mail from a sender now, as Route tells it.
+func (r *Runner) Hop(sender, recipient address.Address) string {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	switch r.plan.config.Mode {
+	case config.Hold:
+		return holdHop
+	case config.Redirect:
+		recipient = r.plan.target
+	}
+	_, hop := r.plan.route(sender, recipient)
+	return hop
+}
+
+// holdHop is what stands for a next hop where nothing is sent.
+const holdHop = "held: mode = \"hold\""
 
 // Pending is how many messages the runner is going to attempt; 0 while the mode
 // is hold, since it then attempts nothing.

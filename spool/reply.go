@@ -102,7 +102,9 @@ func CleanText(s string) string {
 		switch {
 		case r == '\n', r == '\r', r == '\t':
 			return ' '
-		case r < 0x20, r >= 0x7f && r < 0xa0, r == 0x2028, r == 0x2029, r >= 0x202a && r <= 0x202e, r >= 0x2066 && r <= 0x2069:
+		case r < 0x20, r >= 0x7f && r < 0xa0,
+			// What ends a line (U+2028, U+2029) or turns the direction of text.
+			r >= 0x2028 && r <= 0x202e, r >= 0x2066 && r <= 0x2069, r == 0x061c, r == 0x200e, r == 0x200f:
 			return '?'
 		}
 		return r

@@ -23,7 +23,7 @@ type options struct {
 	kind                           string // of a key
 	since                          time.Time
 	lines                          int
-	follow                         bool
+	follow, remove                 bool
 }
 
 // flags defines flags that belong together. The usage of a flag is what help says
@@ -131,6 +131,10 @@ func flagsLog(fs *flag.FlagSet, o *options) {
 		}
 		return err
 	})
+}
+
+func flagRemove(fs *flag.FlagSet, o *options) {
+	fs.BoolVar(&o.remove, "remove", false, "when all is on disk, remove the messages from the queue")
 }
 
 // text sets a field that must not be empty: an empty variable in a script must not

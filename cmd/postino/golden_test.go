@@ -156,7 +156,7 @@ func TestTraceJSON(t *testing.T) {
 func harmless(t *testing.T, name string, text []byte) {
 	t.Helper()
 	for _, r := range string(text) {
-		if r < ' ' && r != '\n' || r >= 0x7f && r < 0xa0 || r >= 0x202a && r <= 0x202e {
+		if r < ' ' && r != '\n' || r >= 0x7f && r < 0xa0 || r >= 0x2028 && r <= 0x202e || r >= 0x2066 && r <= 0x2069 || r == 0x200e || r == 0x200f {
 			t.Errorf("%s prints %U", name, r)
 		}
 	}

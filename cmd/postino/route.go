@@ -92,16 +92,13 @@ func (a *app) idleRunner() (*delivery.Runner, error) {
 	return r, nil
 }
 
-// hop returns what tells the next hop for an address while there is no runner.
-func (a *app) hop() (func(address.Address) string, error) {
+// hop returns what tells next hops while there is no runner.
+func (a *app) hop() (func(sender, recipient address.Address) string, error) {
 	r, err := a.idleRunner()
 	if err != nil {
 		return nil, err
 	}
-	return func(to address.Address) string {
-		_, hop := r.Route(to)
-		return hop
-	}, nil
+	return r.Hop, nil
 }
 
 // runAliasesCheck is the aliases check command, and newaliases: it reads the file

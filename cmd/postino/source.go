@@ -20,6 +20,7 @@ type source interface {
 	Show(context.Context, spool.ID) (control.Trace, error)
 	Trace(context.Context, string) iter.Seq2[control.Trace, error]
 	Log(context.Context, control.LogQuery) iter.Seq2[control.Entry, error]
+	Stats(context.Context) (control.Stats, error)
 	Captured(context.Context) iter.Seq2[control.Trace, error]
 	Content(context.Context, spool.ID) (io.ReadCloser, error)
 	Suspensions(context.Context) iter.Seq2[spool.Suspension, error]
@@ -73,7 +74,7 @@ type local struct {
 	dir   string
 	view  control.View
 	drops []control.Message // what waits in drop/
-	hop   func() (func(address.Address) string, error)
+	hop   func() (func(sender, recipient address.Address) string, error)
 }
 
 // openLocal opens a spool directory for reading, as its owner. The error is
@@ -121,6 +122,13 @@ func (l *local) Log(_ context.Context, q control.LogQuery) iter.Seq2[control.Ent
 		return failed[control.Entry](err)
 	}
 	return view.Log(q)
+}
+
+// Stats counts by next hop only what was attempted, where there is no configuration.
+func (l *local) Stats(context.Context) (control.Stats, error) {
+	view := l.view
+	view.Hop, _ = l.hop()
+	return view.Stats()
 }
 
 // viewFor reads the configuration where sel asks for a next hop.

@@ -23,7 +23,7 @@ const maxPreview = 5
 // steer makes a command of a verb. There must be a runner: it alone writes.
 func steer(v control.Verb, past string) func(context.Context, *app, options, []string) error {
 	return func(ctx context.Context, a *app, o options, operands []string) error {
-		sel, err := o.steerSelection(v, operands)
+		sel, err := o.chosen(string(v), operands)
 		if err != nil {
 			return err
 		}
@@ -47,8 +47,8 @@ func steer(v control.Verb, past string) func(context.Context, *app, options, []s
 	}
 }
 
-// steerSelection is what the verb is for. Nothing said is not everything meant.
-func (o *options) steerSelection(v control.Verb, operands []string) (control.Selection, error) {
+// chosen is what a command is for. Nothing said is not everything meant.
+func (o *options) chosen(command string, operands []string) (control.Selection, error) {
 	sel := o.selection
 	given := 0
 	for _, is := range []bool{o.all, len(operands) > 0, len(sel.Values()) > 0} {
@@ -57,7 +57,7 @@ func (o *options) steerSelection(v control.Verb, operands []string) (control.Sel
 		}
 	}
 	if given != 1 {
-		return sel, usageError(`%s takes queue IDs, or filters, or --all, and one of them alone: "postino queue" lists what they mean`, v)
+		return sel, usageError(`%s takes queue IDs, or filters, or --all, and one of them alone: "postino queue" lists what they mean`, command)
 	}
 	var err error
 	sel.IDs, err = parseIDs(operands)

@@ -14,6 +14,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -40,16 +41,28 @@ var ErrNoRunner = errors.New(`the runner is not running: start it with "postino 
 type Client struct {
 	dir  string
 	http *http.Client
+	wait time.Duration // for one read or write
 }
 
 // Dial returns a Client for the runner of a spool directory. It connects when it
 // is first asked something.
 func Dial(spoolDir string) *Client {
-	c := &Client{dir: spoolDir}
+	c := &Client{dir: spoolDir, wait: ioTimeout}
 	c.http = &http.Client{Transport: &http.Transport{
 		DialContext:        func(ctx context.Context, _, _ string) (net.Conn, error) { return c.connect(ctx) },
-		DisableCompression: true,
+		DisableCompression: true, MaxIdleConnsPerHost: maxParallel,
 	}}
+	return c
+}
+
+// maxParallel is how many connections are kept for calls at the same time.
+const maxParallel = 32
+
+// DialPatient is Dial for a client that waits so long for a part of an answer: the
+// runner may first have to store much.
+func DialPatient(spoolDir string, wait time.Duration) *Client {
+	c := Dial(spoolDir)
+	c.wait = wait
 	return c
 }
 
@@ -78,7 +91,7 @@ func (c *Client) connect(ctx context.Context) (net.Conn, error) {
 		conn.Close()
 		return nil, err
 	}
-	return &impatient{conn}, nil
+	return &impatient{conn, c.wait}, nil
 }
 
 // trust asks the kernel who listens: root, the owner of the spool directory and
@@ -100,17 +113,20 @@ func (c *Client) trust(conn *net.UnixConn) error {
 }
 
 // impatient gives each read and write its own deadline.
-type impatient struct{ net.Conn }
+type impatient struct {
+	net.Conn
+	wait time.Duration
+}
 
 func (c *impatient) Read(p []byte) (int, error) {
-	if err := c.SetReadDeadline(time.Now().Add(ioTimeout)); err != nil {
+	if err := c.SetReadDeadline(time.Now().Add(c.wait)); err != nil {
 		return 0, err
 	}
 	return c.Conn.Read(p)
 }
 
 func (c *impatient) Write(p []byte) (int, error) {
-	if err := c.SetWriteDeadline(time.Now().Add(ioTimeout)); err != nil {
+	if err := c.SetWriteDeadline(time.Now().Add(c.wait)); err != nil {
 		return 0, err
 	}
 	return c.Conn.Write(p)
@@ -142,7 +158,12 @@ func (e *RemoteError) Is(target error) bool {
 
 // do sends a request and returns an answer of success.
 func (c *Client) do(ctx context.Context, method, path string) (*http.Response, error) {
-	req, err := http.NewRequestWithContext(ctx, method, "http://postino"+path, http.NoBody)
+	return c.send(ctx, method, path, http.NoBody)
+}
+
+// send is do with a body.
+func (c *Client) send(ctx context.Context, method, path string, body io.Reader) (*http.Response, error) {
+	req, err := http.NewRequestWithContext(ctx, method, "http://postino"+path, body)
 	if err != nil {
 		return nil, err
 	}
@@ -268,15 +289,19 @@ func (c *Client) Steer(ctx context.Context, v Verb, sel Selection) iter.Seq2[Mes
 	return c.messages(ctx, http.MethodPost, string(v), sel)
 }
 
-// messages asks once for each maxIDs messages that sel names.
 func (c *Client) messages(ctx context.Context, method, what string, sel Selection) iter.Seq2[Message, error] {
-	ask := func(sel Selection) iter.Seq2[Message, error] {
-		return list[Message](ctx, c, method, "/"+what+"?"+sel.Values().Encode())
+	return listSelected[Message](ctx, c, method, what, sel)
+}
+
+// listSelected asks once for each maxIDs messages that sel names.
+func listSelected[T any](ctx context.Context, c *Client, method, what string, sel Selection) iter.Seq2[T, error] {
+	ask := func(sel Selection) iter.Seq2[T, error] {
+		return list[T](ctx, c, method, "/"+what+"?"+sel.Values().Encode())
 	}
 	if len(sel.IDs) <= maxIDs {
 		return ask(sel)
 	}
-	return first(sel.Limit, func(yield func(Message, error) bool) {
+	return first(sel.Limit, func(yield func(T, error) bool) {
 		part := sel
 		for part.IDs = range slices.Chunk(sel.IDs, maxIDs) {
 			for m, err := range ask(part) {
@@ -335,6 +360,32 @@ func (r *remoteContent) Read(p []byte) (int, error) {
 }
 
 func (r *remoteContent) Close() error { return r.resp.Body.Close() }
+
+// Export yields the envelopes of the messages that sel means; Content has the rest.
+func (c *Client) Export(ctx context.Context, sel Selection) iter.Seq2[Envelope, error] {
+	return listSelected[Envelope](ctx, c, http.MethodGet, "export", sel)
+}
+
+// GiveAway settles a message that was exported when it had so many attempts.
+// ErrConflict: something happened to it since, or is happening, and it stays.
+func (c *Client) GiveAway(ctx context.Context, id spool.ID, attempts int) (Message, error) {
+	var m Message
+	err := c.call(ctx, http.MethodPost, fmt.Sprintf("/export/%s?attempts=%d", id, attempts), &m)
+	return m, err
+}
+
+// Import hands over a message from another spool: its envelope, which must have one
+// line, and its content. ErrConflict: it is here already, or was.
+func (c *Client) Import(ctx context.Context, envelope []byte, content io.Reader) (Message, error) {
+	var m Message
+	resp, err := c.send(ctx, http.MethodPost, "/import", io.MultiReader(bytes.NewReader(envelope), strings.NewReader("\n"), content))
+	if err != nil {
+		return m, err
+	}
+	defer resp.Body.Close()
+	err = json.NewDecoder(io.LimitReader(resp.Body, maxAnswer)).Decode(&m)
+	return m, err
+}
 
 // Flush makes all deferred mail due at once; what is held stays so. Nothing is
 // written for it: when the runner ends, what it did not come to has its old time.

@@ -229,8 +229,8 @@ func life(m *spool.Message, attempts []spool.Attempt) []Entry {
 	for _, a := range attempts {
 		last = a.At.Add(a.Took)
 		for _, o := range a.Outcomes {
-			if o.Recipient < 0 || o.Recipient >= len(m.Recipients) {
-				continue
+			if o.Recipient < 0 || o.Recipient >= len(m.Recipients) || o.Status == spool.Queued {
+				continue // in the last case nothing was attempted
 			}
 			counts[o.Recipient]++
 			attempted[o.Recipient] = o.Reply

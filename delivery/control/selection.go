@@ -182,9 +182,9 @@ func (s *Selection) all() bool {
 		s.Before.IsZero() && s.After.IsZero() && s.Reason == "" && s.Limit == 0
 }
 
-// matches reports whether s means m as one of the queue. hop tells the next hop for an address. A
+// matches reports whether s means m as one of the queue. hop tells next hops. A
 // message that is hidden from the asker does not match by anything that is.
-func (s *Selection) matches(m *Message, hop func(address.Address) string) bool {
+func (s *Selection) matches(m *Message, hop nextHop) bool {
 	switch {
 	case len(s.IDs) > 0 && !slices.Contains(s.IDs, m.ID),
 		s.UID != nil && *s.UID != m.UID,
@@ -201,7 +201,7 @@ func (s *Selection) matches(m *Message, hop func(address.Address) string) bool {
 	return slices.ContainsFunc(m.Recipients, func(r Recipient) bool { return s.matchesRecipient(m, &r, hop) })
 }
 
-func (s *Selection) matchesRecipient(m *Message, r *Recipient, hop func(address.Address) string) bool {
+func (s *Selection) matchesRecipient(m *Message, r *Recipient, hop nextHop) bool {
 	if !s.statusMatches(m, r) || s.To != "" && !matchAddress(s.To, r.Address) {
 		return false
 	}
@@ -211,8 +211,9 @@ func (s *Selection) matchesRecipient(m *Message, r *Recipient, hop func(address.
 	if s.Hop == "" {
 		return true
 	}
-	a, err := address.ParsePath(r.Address)
-	return err == nil && hop != nil && containsFold(hop(a), s.Hop)
+	from, err := address.ParsePath(m.Sender)
+	to, err2 := address.ParsePath(r.Address)
+	return err == nil && err2 == nil && hop != nil && containsFold(hop(from, to), s.Hop)
 }
 
 func (s *Selection) statusMatches(m *Message, r *Recipient) bool {

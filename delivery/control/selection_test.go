@@ -91,7 +91,7 @@ func TestHiddenMailDoesNotMatchByWhatIsHidden(t *testing.T) {
 	w := newWorld(t, control.Options{Owner: os.Geteuid()})
 	id := w.add(t, 1500, "private", func(m *spool.Message) { m.Sender = address.Address{} })
 	w.attempt(t, id, spool.Deferred, deferral, false)
-	view := control.View{Spool: w.spool, Access: control.Access{UID: stranger}, Hop: func(address.Address) string { return "relay" }}
+	view := control.View{Spool: w.spool, Access: control.Access{UID: stranger}, Hop: func(_, _ address.Address) string { return "relay" }}
 	uid := 1500
 	for name, sel := range map[string]control.Selection{
 		"from": {From: "<>"}, "to": {To: "*"}, "hop": {Hop: "relay"}, "reason": {Reason: "4"},

@@ -12,7 +12,6 @@ import (
 
 	"postino/delivery"
 	"postino/spool"
-	"postino/spool/address"
 )
 
 const (
@@ -131,12 +130,16 @@ func (s *Server) routes() http.Handler {
 		"GET /message/{id}": s.message,
 		"GET /trace":        s.trace,
 		"GET /capture":      s.capture,
+		"GET /stats":        s.stats,
 		"GET /log":          s.logLines,
 		"GET /content/{id}": s.content,
 		"GET /route":        s.route,
 		"GET /suspensions":  s.admin(s.suspensions),
 		"POST /suspend":     s.admin(s.suspend),
 		"POST /resume":      s.admin(s.resume),
+		"GET /export":       s.admin(s.envelopes),
+		"POST /export/{id}": s.admin(s.giveAway),
+		"POST /import":      s.admin(s.importMessage),
 		"POST /flush":       s.admin(s.flush),
 		"POST /yield":       s.admin(s.yield),
 		"POST /reload":      s.admin(s.reload),
@@ -162,12 +165,7 @@ func (s *Server) request(r *http.Request) *request {
 	admin := s.o.isAdmin(p)
 	all := admin || s.o.MailqAll != nil && s.o.MailqAll()
 	return &request{Request: r, peer: p, admin: admin,
-		view: View{Spool: s.o.Spool, Access: Access{UID: p.uid, All: all, Admin: admin}, Hop: s.hop}}
-}
-
-func (s *Server) hop(a address.Address) string {
-	_, hop := s.o.Runner.Route(a)
-	return hop
+		view: View{Spool: s.o.Spool, Access: Access{UID: p.uid, All: all, Admin: admin}, Hop: s.o.Runner.Hop}}
 }
 
 // failure is the body of every answer that is no success, and a line of a list in
@@ -186,7 +184,7 @@ func newFailure(err error) failure {
 		code = http.StatusGone
 	case errors.Is(err, ErrNotAllowed):
 		code = http.StatusForbidden
-	case errors.Is(err, ErrConflict):
+	case errors.Is(err, ErrConflict), errors.Is(err, spool.ErrExists), errors.Is(err, spool.ErrChanged):
 		code = http.StatusConflict
 	case errors.Is(err, errBadRequest):
 		code = http.StatusBadRequest

@@ -44,7 +44,7 @@ func (v Verb) do(s *spool.Spool, id spool.ID, uid int) (*spool.Message, error) {
 	case Release:
 		return s.Retry(id, true)
 	case Delete:
-		return s.Fail(id, spool.Reply{Status: "5.7.1", Text: fmt.Sprintf("deleted by uid %d", uid), Command: "delete"})
+		return s.Fail(id, spool.Reply{Status: "5.7.1", Text: fmt.Sprintf("deleted by uid %d", uid), Command: spool.CommandDelete})
 	}
 	m, err := s.Message(id)
 	if err == nil && m.Held != "" {

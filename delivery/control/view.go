@@ -18,8 +18,9 @@ var ErrContentGone = errors.New("its content is gone: that of finished mail is k
 type View struct {
 	Spool  *spool.Spool
 	Access Access
-	// Hop tells the next hop for an address; nil means that none is known.
-	Hop func(address.Address) string
+	// Hop tells the next hop for a recipient of a sender's mail; nil means that none
+	// is known.
+	Hop func(sender, recipient address.Address) string
 	// Waiting are messages that no runner has taken yet, newer than all others.
 	Waiting []Message
 }
