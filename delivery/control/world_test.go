@@ -183,7 +183,7 @@ func ask(t *testing.T, dir string, cred *syscall.Credential, id spool.ID) seen {
 }
 
 // sharedDir is a directory that everybody can reach.
-func sharedDir(t *testing.T) string {
+func sharedDir(t testing.TB) string {
 	t.Helper()
 	dir := t.TempDir()
 	for _, d := range []string{filepath.Dir(dir), dir} {
@@ -201,7 +201,7 @@ type world struct {
 }
 
 // newWorld serves a new spool until the test ends.
-func newWorld(t *testing.T, o control.Options) *world {
+func newWorld(t testing.TB, o control.Options) *world {
 	t.Helper()
 	w := &world{dir: sharedDir(t)}
 	runner, err := delivery.New(config.Default(), slog.New(slog.DiscardHandler))
@@ -242,7 +242,7 @@ func newWorld(t *testing.T, o control.Options) *world {
 	return w
 }
 
-func addr(t *testing.T, s string) address.Address {
+func addr(t testing.TB, s string) address.Address {
 	t.Helper()
 	a, err := address.ParsePath(s)
 	if err != nil {
@@ -254,7 +254,7 @@ func addr(t *testing.T, s string) address.Address {
 const content = "Subject: hi\r\n\r\nhello\r\n"
 
 // add commits a message and returns its ID.
-func (w *world) add(t *testing.T, uid int, subject string, change func(*spool.Message)) spool.ID {
+func (w *world) add(t testing.TB, uid int, subject string, change func(*spool.Message)) spool.ID {
 	t.Helper()
 	m := &spool.Message{
 		Arrived: time.Now(), Sender: addr(t, "from@sender.test"), Subject: subject, MessageID: "<" + subject + "@id.test>",
