@@ -292,6 +292,8 @@ func TestCommandLines(t *testing.T) {
 		{"postino delete --from=", 64, "-", "empty"},
 		{"postino queue --older 3", 64, "-", "not a duration"},
 		{"postino queue --status gone", 64, "-", "not a status"},
+		{"postino queue --uid 4294967294", 0, "Mail queue is empty\n", ""},
+		{"postino queue --uid -1", 64, "-", "no user"},
 		{"postino queue --uid no-such-user", 64, "-", "give the number"},
 		{"postino queue --uid root --hop relay --limit 3 --newer 1d", 0, "Mail queue is empty\n", ""},
 		{"postino help delete", 0, "--older TIME", ""},

@@ -163,8 +163,8 @@ func parseUser(s string) (uid int, err error) {
 	if u, err := user.Lookup(s); err == nil {
 		digits = u.Uid
 	}
-	n, err := strconv.ParseInt(digits, 10, 32)
-	if err != nil || n < 0 {
+	n, err := strconv.ParseUint(digits, 10, 32)
+	if err != nil {
 		return 0, fmt.Errorf("no user %q: give the number", s)
 	}
 	return int(n), nil

@@ -161,9 +161,9 @@ func CheckStatus(status string) error {
 }
 
 func natural(s string) (int, error) {
-	n, err := strconv.ParseInt(s, 10, 32)
-	if err != nil || n < 0 {
-		return 0, fmt.Errorf("%q is not a number from 0", s)
+	n, err := strconv.ParseInt(s, 10, strconv.IntSize)
+	if err != nil || n < 0 || n > 1<<32-1 {
+		return 0, fmt.Errorf("%q is not a number from 0 to 4294967295", s)
 	}
 	return int(n), nil
 }
