@@ -52,6 +52,8 @@ func Table() []Mutant {
 			"err = d.sync(fd)", "err = nil", PowerCut},
 		{"new database made in its place", "spool/repair.go",
 			"newSuffix = \".new\"", "newSuffix = \"\"", PowerCut},
+		{"new database not synced", "spool/compact.go",
+			"err := db.Sync()", "err := error(nil)", PowerCut},
 		{"new database's name not synced", "spool/compact.go",
 			"err := syncDir(filepath.Dir(path))", "err, _ := error(nil), filepath.Dir(path)", PowerCut},
 		{"answer before the commit", "spool/commit.go",
