@@ -48,6 +48,7 @@ func arrows() map[string]struct {
 		"delivery/dns/dnstest":     {0, nil},
 		"cmd/durability":           {7, nil},
 		"cmd/durability/disk":      {0, nil},
+		"cmd/durability/guest":     {7, []string{"cmd/durability/oracle", "spool"}},
 		"cmd/durability/mutant":    {0, nil},
 		"cmd/durability/oracle":    {6, []string{"spool"}},
 		"cmd/durability/powercut":  {7, nil},
@@ -82,7 +83,7 @@ func libraries() map[string]struct {
 		"github.com/hanwen/go-fuse/v2": {"a file system in user space, which writes down what is done to it; in no program that is installed",
 			[]string{"cmd/durability/recordfs"}},
 		"golang.org/x/sys": {"system calls that package syscall lacks or has frozen",
-			[]string{"cmd/durability/recordfs", "cmd/postino", "cmd/sendmail", "delivery/control", "spool", "spool/handoff", "spool/submit"}},
+			[]string{"cmd/durability/guest", "cmd/durability/recordfs", "cmd/postino", "cmd/sendmail", "delivery/control", "spool", "spool/handoff", "spool/submit"}},
 	}
 }
 

@@ -10,13 +10,14 @@ import (
 // nothing.
 func TestEachMutantLosesMailInAPowerCut(t *testing.T) {
 	if testing.Short() {
-		t.Skip("nine builds take their time")
+		t.Skip("each mistake is a build")
 	}
 	for _, m := range mutant.Table() {
 		if m.Harness != mutant.PowerCut && m.Name != "answer before the commit" {
 			continue
 		}
 		t.Run(m.Name, func(t *testing.T) {
+			t.Parallel()
 			seed := newSeed(t)
 			w := newWorld(t, record(t, "-slow", "5ms"), programs(t, &m), newRandom(seed, 0), `mode = "hold"`)
 			w.intake()

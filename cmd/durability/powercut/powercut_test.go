@@ -18,7 +18,7 @@ func TestAcceptedMailSurvivesAPowerCut(t *testing.T) {
 	w := newWorld(t, r, programs(t, nil), newRandom(seed, 0), "")
 	w.live()
 	c := w.cuts(seed)
-	c.each, c.share = number(t, "POSTINO_CRASH_STATES", 6), 1
+	c.each, c.share = number(t, "POSTINO_CRASH_STATES", 4), 1
 	found := c.run(t)
 	for _, err := range found.harm {
 		t.Error(err)
