@@ -137,16 +137,17 @@ func prepareSpool(dir string) error {
 	return syncDir(dir) // what is left in drop/ must not go with it in a power cut
 }
 
-// makeSpoolDir makes the spool directory if it is missing, so that it outlives a
-// power cut.
+// makeSpoolDir makes the spool directory if it is missing. Its name is synced each
+// time: the runner that made it may have ended before it got so far.
 func makeSpoolDir(dir string) error {
-	if _, err := os.Stat(dir); err == nil {
-		return nil
-	}
 	if err := os.MkdirAll(dir, 0o755); err != nil {
 		return err
 	}
-	return syncDir(filepath.Dir(dir))
+	err := syncDir(filepath.Dir(dir))
+	if errors.Is(err, fs.ErrPermission) || errors.Is(err, unix.EINVAL) {
+		return nil // who may not read it, or a file system that cannot sync directories
+	}
+	return err
 }
 
 func syncDir(dir string) error {

@@ -79,7 +79,7 @@ func TestAcceptedMailSurvivesAFailedSyncAndAPowerCut(t *testing.T) {
 					if i == points {
 						break
 					}
-					n = 1 + random.IntN(40)
+					n = 1 + i*random.IntN(40) // the first one is the spool directory's name
 				}
 				found, failed := failAt(t, bin, seed, n, args...)
 				if !failed {
