@@ -79,7 +79,10 @@ func TestAcceptedMailSurvivesAFailedSyncAndAPowerCut(t *testing.T) {
 					if i == points {
 						break
 					}
-					n = 1 + i*random.IntN(40) // the first one is the spool directory's name
+					// The first one is the name of the spool directory.
+					if n = 1; i > 0 {
+						n += random.IntN(40)
+					}
 				}
 				found, failed := failAt(t, bin, seed, n, args...)
 				if !failed {

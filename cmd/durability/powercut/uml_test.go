@@ -84,7 +84,7 @@ func mkfs(kind string) []string {
 	return map[string][]string{
 		"ext4":  {"/usr/sbin/mkfs.ext4", "-q", "-F"},
 		"xfs":   {"/usr/sbin/mkfs.xfs", "-q", "-f"},
-		"btrfs": {"/usr/bin/mkfs.btrfs", "-q", "-f"},
+		"btrfs": {"/usr/sbin/mkfs.btrfs", "-q", "-f"},
 	}[kind]
 }
 
