@@ -48,6 +48,8 @@ func Table() []Mutant {
 			"NoFreelistSync: true,", "NoSync: true, NoFreelistSync: true,", PowerCut},
 		{"drop file not synced", "spool/handoff/drop.go",
 			"err = fsync(fd)", "err = nil", PowerCut},
+		{"nothing of drop/ synced", "spool/handoff/drop.go",
+			"unix.Fsync(fd)", "error(nil)", PowerCut},
 		{"drop directory not synced", "spool/handoff/drop.go",
 			"err = d.sync(fd)", "err = nil", PowerCut},
 		{"new database made in its place", "spool/repair.go",

@@ -336,7 +336,7 @@ func TestGuestLosesWhatIsNotSynced(t *testing.T) {
 		t.Skip("each boot takes seconds")
 	}
 	for _, m := range mutant.Table() {
-		if m.Name != "drop file not synced" {
+		if m.Name != "nothing of drop/ synced" {
 			continue
 		}
 		seed := newSeed(t)
