@@ -133,7 +133,7 @@ func (r *reader) checkCredentials(table string, relay *Relay) {
 	for i := range sources {
 		sources[i] = table + sources[i]
 	}
-	explicit := relay.Auth == AuthPlain || relay.Auth == AuthLogin
+	explicit := relay.Auth != AuthAuto && relay.Auth != AuthNone
 	if len(sources) > 1 {
 		r.failAt(keys{sources[1]}, "a second password, besides %s: keep one of them", shown(sources[0]))
 	}

@@ -96,13 +96,19 @@ const (
 	AuthPlain AuthMethod = "plain" // RFC 4616
 	AuthLogin AuthMethod = "login" // the old one, without an RFC
 	AuthNone  AuthMethod = "none"  // no AUTH, whatever is offered
+
+	AuthCRAMMD5 AuthMethod = "cram-md5"      // RFC 2195
+	AuthSCRAM   AuthMethod = "scram-sha-256" // RFC 7677
+	// With these the password is an access token of OAuth 2.0.
+	AuthXOAUTH2     AuthMethod = "xoauth2"     // of Google and Microsoft, without an RFC
+	AuthOAuthBearer AuthMethod = "oauthbearer" // RFC 7628
 )
 
 // UnmarshalText refuses what is not a mechanism this version knows.
 func (a *AuthMethod) UnmarshalText(b []byte) error {
 	return choose(a, b, "an authentication mechanism",
-		[]AuthMethod{AuthAuto, AuthPlain, AuthLogin, AuthNone},
-		"cram-md5", "scram-sha-256", "xoauth2", "oauthbearer", "external")
+		[]AuthMethod{AuthAuto, AuthPlain, AuthLogin, AuthCRAMMD5, AuthSCRAM, AuthXOAUTH2, AuthOAuthBearer, AuthNone},
+		"external")
 }
 
 // LocalDelivery says where mail for local domains rests.

@@ -55,27 +55,22 @@ func (s *session) authenticate(method config.AuthMethod, l *login) *refusal {
 	if s.tls == "" && !loopback(s.w.socket.RemoteAddr()) {
 		return &refusal{Reply: s.local("AUTH", "4.7.11", `credentials are sent under TLS only: set relay.tls = "starttls" or "implicit"`), final: true}
 	}
-	wanted := []string{sasl.Plain, sasl.Login}
-	switch method {
-	case config.AuthPlain:
-		wanted = wanted[:1]
-	case config.AuthLogin:
-		wanted = wanted[1:]
-	}
+	wanted := mechanisms(method)
 	offered := s.ext.mechanisms()
 	var reply spool.Reply
 	for _, name := range wanted {
 		if !slices.Contains(offered, name) {
 			continue
 		}
-		a, err := s.exchange(l.mechanism(name))
-		if err != nil {
+		a, err := s.exchange(l.mechanism(name, s.pool.peer.address), l.password)
+		switch {
+		case errors.Is(err, errForged):
+			return &refusal{Reply: s.local("AUTH", "4.7.8", err.Error()), broken: true}
+		case err != nil:
 			return s.failed("AUTH", err)
-		}
-		if a.code/100 == 2 {
+		case a.code/100 == 2:
 			return nil
 		}
-		a.lines = l.redact(a.lines)
 		reply = temporary(s.judge("AUTH", a))
 		if a.code != 504 && a.code != 534 && a.code != 538 {
 			break
@@ -95,34 +90,17 @@ func loopback(addr net.Addr) bool {
 	return err == nil && ap.Addr().Unmap().IsLoopback()
 }
 
-func (l *login) mechanism(name string) sasl.Client {
-	if name == sasl.Login {
-		return &loginClient{answers: []string{l.username, l.password}}
-	}
-	return sasl.NewPlainClient("", l.username, l.password)
-}
-
-// redact blanks the password in a reply to AUTH: some servers quote the command
-// they did not like.
-func (l *login) redact(lines []string) []string {
-	_, plain, _ := l.mechanism(sasl.Plain).Start()
-	var pairs []string
-	for _, secret := range []string{encode(plain), encode([]byte(l.password)), l.password} {
-		pairs = append(pairs, secret, "…")
-	}
-	return strings.Split(strings.NewReplacer(pairs...).Replace(strings.Join(lines, "\n")), "\n")
-}
-
 func encode(b []byte) string { return base64.StdEncoding.EncodeToString(b) }
 
 // exchange runs one AUTH dialogue (RFC 4954 §4) and returns the reply that ended
-// it. We speak it ourselves: go-smtp sends a stray line after a refusal and waits
-// for its answer.
-func (s *session) exchange(m sasl.Client) (answer, error) {
+// it, without what was said and without password. We speak it ourselves: go-smtp
+// sends a stray line after a refusal and waits for its answer.
+func (s *session) exchange(m sasl.Client, password string) (answer, error) {
 	name, initial, err := m.Start()
 	if err != nil {
 		return answer{}, err
 	}
+	said := []string{password, encode([]byte(password)), encode(initial)}
 	line := "AUTH " + name
 	if len(initial) > 0 {
 		if whole := line + " " + encode(initial); len(whole)+2 <= maxCommand {
@@ -135,30 +113,31 @@ func (s *session) exchange(m sasl.Client) (answer, error) {
 		response := initial
 		initial = nil
 		if len(response) == 0 {
-			challenge, decodeErr := base64.StdEncoding.DecodeString(strings.TrimSpace(strings.Join(a.lines, "")))
-			if decodeErr == nil || name == sasl.Login {
-				response, decodeErr = m.Next(challenge)
+			response, err = next(m, name, a)
+			if errors.Is(err, errForged) {
+				return a, err
 			}
-			if decodeErr != nil {
-				return s.w.command("*", timeout)
+			if err != nil {
+				a, err = s.w.command("*", timeout)
+				break
 			}
+			said = append(said, encode(response))
 		}
 		a, err = s.w.command(encode(response), timeout)
 	}
+	if err == nil && a.code/100 == 2 && unproved(m) {
+		return a, errForged
+	}
+	a.lines = redact(a.lines, said)
 	return a, err
 }
 
-// loginClient is the LOGIN mechanism. It answers by order, user name and then
-// password, whatever the challenges say: servers word them as they like.
-type loginClient struct{ answers []string }
-
-func (c *loginClient) Start() (string, []byte, error) { return sasl.Login, nil, nil }
-
-func (c *loginClient) Next([]byte) ([]byte, error) {
-	if len(c.answers) == 0 {
-		return nil, errors.New("more challenges than LOGIN has")
+// next is the answer of m to the challenge in a. LOGIN does not look at it, and
+// some servers do not encode it.
+func next(m sasl.Client, name string, a answer) ([]byte, error) {
+	challenge, err := base64.StdEncoding.DecodeString(strings.TrimSpace(strings.Join(a.lines, "")))
+	if err != nil && name != sasl.Login {
+		return nil, err
 	}
-	answer := c.answers[0]
-	c.answers = c.answers[1:]
-	return []byte(answer), nil
+	return m.Next(challenge)
 }

@@ -4,7 +4,6 @@ import (
 	"bufio"
 	"bytes"
 	"crypto/tls"
-	"encoding/base64"
 	"io"
 	"net"
 	"strconv"
@@ -143,66 +142,6 @@ func path(arg string) string {
 		return p
 	}
 	return strings.TrimSuffix(arg, ">")
-}
-
-// auth knows PLAIN and LOGIN (RFC 4954).
-func (c *conn) auth(arg, line string) bool {
-	if r := c.server.rule(c, "AUTH", line); r != (Rule{}) {
-		code, ok := c.answer(r, "235 2.7.0 ok")
-		if code == "235" {
-			c.user = "?"
-		}
-		return ok
-	}
-	mechanism, initial, _ := strings.Cut(arg, " ")
-	var user, password string
-	switch strings.ToUpper(mechanism) {
-	case "PLAIN":
-		if initial == "" {
-			var ok bool
-			if initial, ok = c.ask("334 "); !ok {
-				return false
-			}
-		}
-		if parts := strings.Split(decode(initial), "\x00"); len(parts) == 3 {
-			user, password = parts[1], parts[2]
-		}
-	case "LOGIN":
-		first, ok := c.ask("334 " + base64.StdEncoding.EncodeToString([]byte("who is it")))
-		if !ok {
-			return false
-		}
-		second, ok := c.ask("334 ")
-		if !ok {
-			return false
-		}
-		user, password = decode(first), decode(second)
-	default:
-		return c.write("504 5.5.4 unknown mechanism")
-	}
-	if want, ok := c.server.options.Users[user]; !ok || want != password {
-		return c.write("535 5.7.8 wrong user name or password")
-	}
-	c.user = user
-	return c.write("235 2.7.0 ok")
-}
-
-// ask sends a challenge and reads the line that answers it.
-func (c *conn) ask(challenge string) (string, bool) {
-	if _, ok := c.say("AUTHRESP", "", challenge); !ok {
-		return "", false
-	}
-	line, ok := c.read()
-	c.server.record(line)
-	return line, ok
-}
-
-func decode(s string) string {
-	b, err := base64.StdEncoding.DecodeString(s)
-	if err != nil {
-		return ""
-	}
-	return string(b)
 }
 
 // content reads a message to its end and takes it if the answer says so.
