@@ -31,6 +31,7 @@ func (r *reader) check() {
 		r.failAt(keys{"retry.max", "retry.lifetime"},
 			"%v is longer than retry.lifetime, %v: no attempt would follow", c.Retry.Max, c.Retry.Lifetime)
 	}
+	r.checkFrom(&c.From)
 	r.checkPath("aliases.file", c.Aliases.File)
 	if c.Relay != nil {
 		r.checkRelay("relay.", c.Relay)
@@ -49,6 +50,16 @@ func (r *reader) check() {
 	}
 	if c.Mode == Redirect && c.RedirectTo == "" {
 		r.failAt(keys{"redirect_to", "mode"}, `missing: mode "redirect" needs to know where to`)
+	}
+}
+
+func (r *reader) checkFrom(f *From) {
+	filled := strings.NewReplacer("{user}", "u", "{hostname}", "h").Replace(f.Address)
+	switch {
+	case f.Address != "" && (!isAddress(filled) || strings.ContainsAny(filled, "{}<> \"")):
+		r.failAt(keys{"from.address"}, "%s is not an address: write one such as \"{user}@example.com\", in which {user} and {hostname} may stand", quote(f.Address))
+	case f.Address == "" && (f.Envelope == Force || f.Header == Force):
+		r.failAt(keys{"from.address", "from.envelope", "from.header"}, `missing: "force" needs to know which`)
 	}
 }
 

@@ -50,6 +50,7 @@ type Config struct {
 	// Routes are looked at before Relay, in this order.
 	Routes   []Route
 	MX       MX
+	From     From
 	Aliases  Aliases
 	Local    Local
 	Retry    Retry
@@ -98,6 +99,15 @@ type MX struct {
 	IP       IPFamily
 	// AllowLoopback takes an exchanger that is this machine for a destination.
 	AllowLoopback bool
+}
+
+// From is what becomes of the addresses that mail is from, in its envelope and in its
+// header section.
+type From struct {
+	Envelope, Header Rewrite
+	// Address is for Force; {user} and {hostname} may stand in it.
+	Address string
+	KeepAs  KeepAs
 }
 
 // Local is what happens to mail for LocalDomains that no alias takes.
@@ -155,6 +165,7 @@ func Default() *Config {
 	return &Config{
 		MaxMessageSize: 50 << 20,
 		Mode:           Deliver,
+		From:           From{Envelope: Qualify, Header: Qualify},
 		Aliases:        Aliases{File: "/etc/aliases"},
 		Local:          Local{Deliver: LocalNone},
 		MX:             MX{Port: portSMTP, TLS: MXAuto, IP: AnyIP},

@@ -91,6 +91,7 @@ func TestFullFileSetsEveryKey(t *testing.T) {
 			{Senders: []string{"@shop.example"}, Transport: Transport{Kind: ViaLMTP, Path: "/run/lmtp"}},
 		},
 		MX:       MX{Port: 2525, TLS: MXVerify, Resolver: "127.0.0.1:5353", IP: OnlyV4, AllowLoopback: true},
+		From:     From{Force, Force, "{user}@example.com", KeepAsReplyTo},
 		Aliases:  Aliases{"/etc/postino/aliases"},
 		Local:    Local{LocalNone},
 		Retry:    Retry{10 * m, 24 * 60 * m, 7 * 24 * 60 * m, 6 * 60 * m},

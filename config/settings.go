@@ -40,6 +40,10 @@ func (c *Config) settings() []setting {
 		{key: "mx.resolver", dst: &c.MX.Resolver},
 		{key: "mx.ip", dst: &c.MX.IP},
 		{key: "mx.allow_loopback", dst: &c.MX.AllowLoopback},
+		{key: "from.envelope", dst: &c.From.Envelope},
+		{key: "from.header", dst: &c.From.Header},
+		{key: "from.address", dst: &c.From.Address},
+		{key: "from.keep_as", dst: &c.From.KeepAs},
 		{key: "aliases.file", dst: &c.Aliases.File},
 		{key: "local.deliver", dst: &c.Local.Deliver},
 		{key: "retry.first", dst: &c.Retry.First},
@@ -107,7 +111,7 @@ func (r *Relay) settings(table string) []setting {
 var later = []string{
 	"relay.preset", "relay.tls_pin", "relay.cert_file", "relay.key_file",
 	"relay.source_address", "relay.proxy", "relay.oauth",
-	"from", "aliases.programs", "aliases.run_as",
+	"from.generic", "aliases.programs", "aliases.run_as",
 	"smtp", "metrics",
 	"limits.allow_from",
 }

@@ -111,6 +111,34 @@ func (a *AuthMethod) UnmarshalText(b []byte) error {
 		"external")
 }
 
+// Rewrite says what is done to an address that mail is from.
+type Rewrite string
+
+const (
+	Keep    Rewrite = "keep"
+	Qualify Rewrite = "qualify" // a bare one is completed (RFC 6409 §8.1)
+	Force   Rewrite = "force"   // another takes its place
+)
+
+// UnmarshalText refuses what is not done to addresses.
+func (r *Rewrite) UnmarshalText(b []byte) error {
+	return choose(r, b, "what is done to an address", []Rewrite{Keep, Qualify, Force})
+}
+
+// KeepAs is the name of the field that keeps a From that was replaced.
+type KeepAs string
+
+const (
+	KeepNowhere     KeepAs = ""
+	KeepAsReplyTo   KeepAs = "Reply-To"
+	KeepAsXOriginal KeepAs = "X-Original-From"
+)
+
+// UnmarshalText refuses what is not such a name.
+func (k *KeepAs) UnmarshalText(b []byte) error {
+	return choose(k, b, "a field for that", []KeepAs{KeepNowhere, KeepAsReplyTo, KeepAsXOriginal})
+}
+
 // LocalDelivery says where mail for local domains rests.
 type LocalDelivery string
 

@@ -415,5 +415,13 @@ func policy(c *config.Config) submit.Policy {
 		Hostname: c.Hostname, Domain: c.Domain,
 		MaxMessageSize: int64(c.MaxMessageSize), MaxRecipients: c.Limits.MaxRecipients,
 		PerUID: submit.Rate(c.Limits.PerUID), RecipientsPerUID: submit.Rate(c.Limits.RecipientsPerUID),
+		From: submit.From{Envelope: rewriting(c.From.Envelope), Header: rewriting(c.From.Header), Address: c.From.Address, KeepAs: string(c.From.KeepAs)},
 	}
+}
+
+func rewriting(r config.Rewrite) submit.Rewrite {
+	if r == config.Qualify {
+		return submit.Qualify
+	}
+	return submit.Rewrite(r)
 }

@@ -8,6 +8,9 @@ type Mailbox struct {
 	// LocalEnd is the offset, in octets, just behind the local part: a bare
 	// address is completed by splicing "@domain" in there.
 	LocalEnd int
+	// Start and End are the offsets of the whole address, without the brackets and
+	// comments around it.
+	Start, End int
 }
 
 // Parse reads exactly one mailbox in any of the forms of RFC 5322 §3.4: a@b,
@@ -182,7 +185,7 @@ func (p *scanner) word(wrong *error) error {
 	}
 	switch {
 	case got.why == "":
-		p.boxes = append(p.boxes, got.box)
+		p.boxes = append(p.boxes, got.placed(start))
 	case *wrong == nil:
 		*wrong = p.refuse(start, got.why)
 	}
@@ -207,6 +210,7 @@ func (p *scanner) angle() error {
 			return err
 		}
 	}
+	at := p.pos
 	got, err := p.addrSpec()
 	if err != nil {
 		return err
@@ -220,7 +224,7 @@ func (p *scanner) angle() error {
 	if got.why != "" {
 		return p.refuse(start, got.why)
 	}
-	p.boxes = append(p.boxes, got.box)
+	p.boxes = append(p.boxes, got.placed(at))
 	p.pos++
 	if err := p.skip(); err != nil {
 		return err

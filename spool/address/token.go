@@ -34,6 +34,12 @@ func (p *scanner) addrSpec() (spec, error) {
 	return out, nil
 }
 
+// placed is the mailbox of an addr-spec that starts at an offset.
+func (s spec) placed(start int) Mailbox {
+	s.box.Start, s.box.End = start, s.end
+	return s.box
+}
+
 // localPart reads words joined by dots. Words side by side are left to the next
 // call: they are a display name, or addresses separated by blanks.
 func (p *scanner) localPart() (spec, error) {

@@ -119,8 +119,34 @@ func (s *Section) Append(name, value string) {
 // (RFC 6409 §8.1) with "@domain". Every other octet stays as it is, and so does
 // a field that does not parse.
 func (s *Section) Qualify(domain string) {
+	names := []string{"From", "Sender", "Reply-To", "To", "Cc", "Bcc", "Resent-From",
+		"Resent-Sender", "Resent-Reply-To", "Resent-To", "Resent-Cc", "Resent-Bcc"}
+	s.splice(names, func(b address.Mailbox) (start, end int, text string) {
+		if b.Address.Domain == "" {
+			text = "@" + domain
+		}
+		return b.LocalEnd, b.LocalEnd, text
+	})
+}
+
+// Rewrite puts the address that replace returns in the place of each in these
+// fields; one that is returned as it came stays as it is written. So does every other
+// octet, display names and comments too, and a field that does not parse. It reports
+// whether anything was changed.
+func (s *Section) Rewrite(replace func(address.Address) address.Address, names ...string) bool {
+	return s.splice(names, func(b address.Mailbox) (start, end int, text string) {
+		if to := replace(b.Address); to != b.Address {
+			text = to.String()
+		}
+		return b.Start, b.End, text
+	})
+}
+
+// splice asks for each address in the named fields what text is to stand in the place
+// of which octets of the field's body; an empty text is no change.
+func (s *Section) splice(names []string, edit func(address.Mailbox) (start, end int, text string)) (changed bool) {
 	for i, f := range s.fields {
-		if !hasAddresses(f) {
+		if !f.named(names...) {
 			continue
 		}
 		body := f.body()
@@ -131,21 +157,16 @@ func (s *Section) Qualify(domain string) {
 		colon := len(f.Raw) - len(body) - len("\r\n")
 		raw, done := []byte(nil), 0
 		for _, b := range boxes {
-			if b.Address.Domain == "" {
-				end := colon + b.LocalEnd
-				raw = append(append(append(raw, f.Raw[done:end]...), '@'), domain...)
-				done = end
+			if start, end, text := edit(b); text != "" {
+				raw = append(append(raw, f.Raw[done:colon+start]...), text...)
+				done = colon + end
 			}
 		}
 		if done > 0 {
-			s.fields[i].Raw = append(raw, f.Raw[done:]...)
+			s.fields[i].Raw, changed = append(raw, f.Raw[done:]...), true
 		}
 	}
-}
-
-func hasAddresses(f Field) bool {
-	return f.named("From", "Sender", "Reply-To", "To", "Cc", "Bcc", "Resent-From",
-		"Resent-Sender", "Resent-Reply-To", "Resent-To", "Resent-Cc", "Resent-Bcc")
+	return changed
 }
 
 // Check returns ErrTooLarge for a section that Read would not take, as one may be

@@ -28,6 +28,7 @@ type Policy struct {
 	MaxRecipients  int
 	// PerUID and RecipientsPerUID are what a uid may submit; more is held.
 	PerUID, RecipientsPerUID Rate
+	From                     From
 }
 
 // writeTimeout bounds how long a client may leave a reply unread.

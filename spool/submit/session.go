@@ -172,6 +172,10 @@ func (s *session) Mail(from string, o *smtp.MailOptions) error {
 			return err
 		}
 	}
+	if tx.policy.From.Envelope == Force && !sender.IsNull() {
+		tx.msg.Sender = tx.policy.forced(sender)
+		tx.msg.BareSender = tx.msg.BareSender && tx.msg.Sender == sender
+	}
 	s.set(tx)
 	return nil
 }
@@ -448,7 +452,7 @@ func (tx *transaction) complete(section *header.Section, id spool.ID, handedIn t
 			section.Append(p+"Message-ID", messageID(id, tx.policy.Hostname))
 		}
 	}
-	section.Qualify(tx.policy.Domain)
+	tx.policy.rewrite(section)
 	section.Prepend("Received", fmt.Sprintf("by %s (postino, from userid %s) id %s; %s",
 		tx.policy.Hostname, strconv.Itoa(tx.msg.Origin.UID), id, header.Date(now)))
 }
