@@ -38,15 +38,13 @@ const maxIterations = 2_000_000
 // a server with our account can (RFC 5802 §3). It is nobody to give mail to.
 var errForged = errors.New("the server did not prove that it knows the password (SCRAM signature): look who answers there")
 
-// mechanisms are what method allows, the strongest first. An access token is no
+// mechanisms are what method, auto when it is empty, allows, the strongest first. An access token is no
 // password, so that auto never takes one for the other.
 func mechanisms(method config.AuthMethod) []string {
-	switch method {
-	case config.AuthAuto:
+	if method == config.AuthAuto || method == "" {
 		return []string{scramSHA256, cramMD5, sasl.Plain, sasl.Login}
-	default:
-		return []string{strings.ToUpper(string(method))}
 	}
+	return []string{strings.ToUpper(string(method))}
 }
 
 // mechanism begins a dialogue by the mechanism of that name with the server at
