@@ -1,3 +1,7 @@
+// go-fuse builds on machines of 64 bits alone.
+
+//go:build !386
+
 // recordfs serves a file system that writes down everything that is done to it, so
 // that a test can find out what a power cut would leave. Files are in memory.
 //
