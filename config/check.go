@@ -130,11 +130,39 @@ func (r *reader) checkRelay(table string, relay *Relay) {
 		r.failAt(keys{table + "host"}, "%s is neither a domain name nor an IP address: write one of them, and a port as %s", quote(bad), shown(table+"port"))
 	}
 	r.checkPath(table+"ca_file", relay.CAFile)
+	r.checkTLS(table, relay)
+	if _, err := netip.ParseAddr(relay.SourceAddress); relay.SourceAddress != "" && err != nil {
+		r.failAt(keys{table + "source_address"}, "%s is not an IP address: write one that this machine has", quote(relay.SourceAddress))
+	}
 	r.checkPath(table+"password_file", relay.PasswordFile)
 	if c := relay.Credential; c == "." || c == ".." || strings.Contains(c, "/") {
 		r.failAt(keys{table + "credential"}, "%s is not the name of a credential: write what stands before the colon in LoadCredential=", quote(c))
 	}
 	r.checkCredentials(table, relay)
+}
+
+// checkTLS refuses half a client certificate, and what asks for TLS where there may
+// be none.
+func (r *reader) checkTLS(table string, relay *Relay) {
+	for _, file := range []struct{ key, path, other string }{
+		{"cert_file", relay.CertFile, relay.KeyFile}, {"key_file", relay.KeyFile, relay.CertFile},
+	} {
+		r.checkPath(table+file.key, file.path)
+		if file.path == "" && file.other != "" {
+			r.failAt(keys{table + file.key, table + "cert_file", table + "key_file"}, "missing: a client certificate is cert_file and key_file")
+		}
+	}
+	for _, demand := range []struct {
+		key string
+		set bool
+	}{{"tls_pin", relay.TLSPin != ""}, {"cert_file", relay.CertFile != ""}} {
+		if demand.set && (relay.TLS == NoTLS || relay.TLS == Opportunistic) {
+			r.failAt(keys{table + demand.key}, `asks for TLS and %s = %q does not: write "starttls" or "implicit" there`, shown(table+"tls"), relay.TLS)
+		}
+	}
+	if relay.Auth == AuthExternal && relay.CertFile == "" {
+		r.failAt(keys{table + "cert_file", table + "auth"}, `missing: auth "external" logs in by the client certificate`)
+	}
 }
 
 // checkCredentials refuses half of a user name and password, two passwords, and
@@ -147,6 +175,12 @@ func (r *reader) checkCredentials(table string, relay *Relay) {
 	explicit := relay.Auth != AuthAuto && relay.Auth != AuthNone
 	if len(sources) > 1 {
 		r.failAt(keys{sources[1]}, "a second password, besides %s: keep one of them", shown(sources[0]))
+	}
+	if relay.Auth == AuthExternal {
+		if len(sources) > 0 {
+			r.failAt(keys{sources[0]}, `a password, and auth "external" uses none: remove one of them`)
+		}
+		return
 	}
 	if relay.Auth == AuthNone {
 		if relay.Credentials() {

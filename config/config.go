@@ -71,8 +71,13 @@ type Relay struct {
 	TLS  TLSPolicy
 	// CAFile holds the certificates to trust, PEM; empty means the system's.
 	CAFile string
+	// TLSPin is the public key that the host must have; set, nothing else about its
+	// certificate counts.
+	TLSPin Pin
 	TLSMin TLSVersion
-	Auth   AuthMethod
+	// CertFile and KeyFile are our certificate, PEM; both or neither are set.
+	CertFile, KeyFile string
+	Auth              AuthMethod
 	// Username, and at most one of the four sources of its password; see Secret.
 	Username        string
 	Password        Secret
@@ -84,6 +89,8 @@ type Relay struct {
 	MaxConnections, MessagesPerConnection int
 	// Rate bounds transactions, over all connections; zero is no limit.
 	Rate Rate
+	// SourceAddress is the IP address to connect from; empty leaves it to the system.
+	SourceAddress string
 }
 
 // Hosts are names or IP addresses, in the order to try them.

@@ -80,8 +80,10 @@ func TestFullFileSetsEveryKey(t *testing.T) {
 		Relay: &Relay{
 			Host: Hosts{"smtp.example.net", "192.0.2.25"}, Port: 2465, TLS: Implicit,
 			CAFile: "/etc/postino/ca.pem", TLSMin: tls.VersionTLS13,
+			TLSPin:   Pin(strings.Repeat("deadbeef", 8)),
+			CertFile: "/etc/postino/client.pem", KeyFile: "/etc/postino/client.key",
 			Auth: AuthPlain, Username: "web1", PasswordFile: "/etc/postino/password",
-			MaxConnections: 2, MessagesPerConnection: 50, Rate: Rate{14, time.Second},
+			MaxConnections: 2, MessagesPerConnection: 50, Rate: Rate{14, time.Second}, SourceAddress: "192.0.2.7",
 		},
 		Routes: []Route{
 			{Recipients: []string{"@partner.example", "bob@x.example"}, Senders: []string{"*"}, Relay: &Relay{

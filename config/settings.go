@@ -93,7 +93,10 @@ func (r *Relay) settings(table string) []setting {
 		{key: table + "port", dst: &r.Port, max: 65535},
 		{key: table + "tls", dst: &r.TLS},
 		{key: table + "ca_file", dst: &r.CAFile},
+		{key: table + "tls_pin", dst: &r.TLSPin},
 		{key: table + "tls_min", dst: &r.TLSMin},
+		{key: table + "cert_file", dst: &r.CertFile},
+		{key: table + "key_file", dst: &r.KeyFile},
 		{key: table + "auth", dst: &r.Auth},
 		{key: table + "username", dst: &r.Username},
 		{key: table + "password", dst: &r.Password},
@@ -103,14 +106,14 @@ func (r *Relay) settings(table string) []setting {
 		{key: table + "max_connections", dst: &r.MaxConnections, min: 1, max: 100},
 		{key: table + "messages_per_connection", dst: &r.MessagesPerConnection, min: 1, max: 10000},
 		{key: table + "rate", dst: &r.Rate},
+		{key: table + "source_address", dst: &r.SourceAddress},
 	}
 }
 
 // later are the keys and tables whose meaning is settled and which this version
 // lacks. They are refused like a slip, but told apart from one.
 var later = []string{
-	"relay.preset", "relay.tls_pin", "relay.cert_file", "relay.key_file",
-	"relay.source_address", "relay.proxy", "relay.oauth",
+	"relay.preset", "relay.proxy", "relay.oauth",
 	"from.generic", "aliases.programs", "aliases.run_as",
 	"smtp", "metrics",
 	"limits.allow_from",

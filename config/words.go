@@ -1,7 +1,10 @@
 package config
 
 import (
+	"crypto/sha256"
 	"crypto/tls"
+	"encoding/base64"
+	"encoding/hex"
 	"fmt"
 	"slices"
 	"strconv"
@@ -88,6 +91,23 @@ func (v TLSVersion) String() string {
 	return strings.TrimPrefix(tls.VersionName(uint16(v)), "TLS ")
 }
 
+// Pin is the SHA-256 of a public key in DER (SubjectPublicKeyInfo, RFC 5280 §4.1.2.7),
+// in hexadecimal; empty is none.
+type Pin string
+
+// UnmarshalText takes hexadecimal or base64.
+func (p *Pin) UnmarshalText(b []byte) error {
+	sum, err := hex.DecodeString(string(b))
+	if err != nil {
+		sum, err = base64.StdEncoding.DecodeString(string(b))
+	}
+	if err != nil || len(sum) != sha256.Size {
+		return fmt.Errorf("%s is not the SHA-256 of a public key: write its 32 octets in hexadecimal or base64", quote(string(b)))
+	}
+	*p = Pin(hex.EncodeToString(sum))
+	return nil
+}
+
 // AuthMethod is a SASL mechanism, or how to come by one.
 type AuthMethod string
 
@@ -102,13 +122,13 @@ const (
 	// With these the password is an access token of OAuth 2.0.
 	AuthXOAUTH2     AuthMethod = "xoauth2"     // of Google and Microsoft, without an RFC
 	AuthOAuthBearer AuthMethod = "oauthbearer" // RFC 7628
+	AuthExternal    AuthMethod = "external"    // by the client certificate (RFC 4422 appendix A)
 )
 
 // UnmarshalText refuses what is not a mechanism this version knows.
 func (a *AuthMethod) UnmarshalText(b []byte) error {
 	return choose(a, b, "an authentication mechanism",
-		[]AuthMethod{AuthAuto, AuthPlain, AuthLogin, AuthCRAMMD5, AuthSCRAM, AuthXOAUTH2, AuthOAuthBearer, AuthNone},
-		"external")
+		[]AuthMethod{AuthAuto, AuthPlain, AuthLogin, AuthCRAMMD5, AuthSCRAM, AuthXOAUTH2, AuthOAuthBearer, AuthExternal, AuthNone})
 }
 
 // Rewrite says what is done to an address that mail is from.

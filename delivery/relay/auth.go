@@ -28,6 +28,9 @@ type login struct{ username, password string }
 // credentials fetches what the configuration names; nil without a refusal means
 // that none is configured. Errors of the source are the operator's to mend.
 func (r *Relay) credentials(ctx context.Context) (*login, *refusal) {
+	if r.config.Auth == config.AuthExternal {
+		return &login{username: r.config.Username}, nil
+	}
 	if !r.config.Credentials() {
 		return nil, nil
 	}

@@ -2,8 +2,10 @@ package relay
 
 import (
 	"context"
+	"crypto/sha256"
 	"crypto/tls"
 	"crypto/x509"
+	"encoding/hex"
 	"errors"
 	"fmt"
 	"net"
@@ -27,7 +29,11 @@ type peer struct {
 
 	policy config.TLSPolicy
 	tlsMin config.TLSVersion
-	caFile string // read for each connection; empty means the system's roots
+	caFile string // read for each connection, as are the next; empty means the system's roots
+	// certFile and keyFile are our certificate; empty is none.
+	certFile, keyFile string
+	pin               config.Pin // of the server's public key; empty is none
+	source            string     // the IP address to connect from; empty is any
 
 	// login fetches the credentials for each connection, by method; nil, or a nil
 	// login, goes without.
@@ -46,6 +52,7 @@ func (r *Relay) peer(at int) *peer {
 	return &peer{
 		network: "tcp", address: net.JoinHostPort(host, strconv.Itoa(r.config.Port)), host: host,
 		policy: r.config.TLS, tlsMin: r.config.TLSMin, caFile: r.config.CAFile,
+		certFile: r.config.CertFile, keyFile: r.config.KeyFile, pin: r.config.TLSPin, source: r.config.SourceAddress,
 		login: r.credentials, method: r.config.Auth, hello: r.hostname, time: r.timeouts,
 	}
 }
@@ -55,6 +62,9 @@ func (p *peer) connect(ctx context.Context) (net.Conn, *refusal) {
 	dial := p.dial
 	if dial == nil {
 		dialer := net.Dialer{Timeout: time.Duration(p.time.Connect)}
+		if p.source != "" {
+			dialer.LocalAddr = &net.TCPAddr{IP: net.ParseIP(p.source)}
+		}
 		dial = func(ctx context.Context) (net.Conn, error) { return dialer.DialContext(ctx, p.network, p.address) }
 	}
 	socket, err := dial(ctx)
@@ -80,11 +90,35 @@ func (p *peer) tls() (*tls.Config, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &tls.Config{
+	t := &tls.Config{
 		ServerName: strings.TrimSuffix(p.host, "."),
 		RootCAs:    roots,
 		MinVersion: uint16(p.tlsMin), // zero is crypto/tls's own minimum, 1.2
-	}, nil
+	}
+	if p.certFile != "" {
+		ours, err := tls.LoadX509KeyPair(p.certFile, p.keyFile)
+		if err != nil {
+			return nil, fmt.Errorf("relay.cert_file: %w", err)
+		}
+		t.Certificates = []tls.Certificate{ours}
+	}
+	if p.pin != "" {
+		t.InsecureSkipVerify = true // the pin stands in for name, chain and dates
+		t.VerifyConnection = p.pinned
+	}
+	return t, nil
+}
+
+// errPin says that the server has another key than the pinned one.
+var errPin = errors.New("relay.tls_pin is of another key: if the relay has a new one that you trust, write the new pin")
+
+// pinned refuses a server that has not the pinned key.
+func (p *peer) pinned(state tls.ConnectionState) error {
+	sum := sha256.Sum256(state.PeerCertificates[0].RawSubjectPublicKeyInfo)
+	if got := hex.EncodeToString(sum[:]); got != string(p.pin) {
+		return fmt.Errorf("its public key has the SHA-256 %s: %w", got, errPin)
+	}
+	return nil
 }
 
 // remoteName is the remote as a Reply names it: "name[address]:port".

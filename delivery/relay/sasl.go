@@ -53,6 +53,8 @@ func (l *login) mechanism(name, address string) sasl.Client {
 	switch name {
 	case sasl.Login:
 		return &answers{name: name, list: []string{l.username, l.password}}
+	case sasl.External:
+		return &answers{name: name, initial: l.username, list: []string{""}} // no name is that of the certificate
 	case cramMD5:
 		return &cramClient{login: *l}
 	case scramSHA256:

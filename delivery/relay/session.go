@@ -166,7 +166,7 @@ func (s *session) handshake(ctx context.Context, t *tls.Config) *refusal {
 	if err := conn.HandshakeContext(ctx); err != nil {
 		var certificate *tls.CertificateVerificationError
 		switch {
-		case errors.As(err, &certificate):
+		case errors.As(err, &certificate), errors.Is(err, errPin):
 			return &refusal{Reply: s.local("TLS", "4.7.5", "certificate of "+t.ServerName+" not accepted: "+err.Error())}
 		case lost(err):
 			return s.failed("TLS", err)
@@ -175,7 +175,7 @@ func (s *session) handshake(ctx context.Context, t *tls.Config) *refusal {
 	}
 	state := conn.ConnectionState()
 	s.tls = strings.ReplaceAll(tls.VersionName(state.Version), " ", "")
-	if verified(state, t) {
+	if s.pool.peer.pin != "" || verified(state, t) {
 		s.tls += " verified"
 	} else {
 		s.tls += " unverified"

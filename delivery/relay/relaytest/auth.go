@@ -5,6 +5,7 @@ import (
 	"crypto/md5"
 	"crypto/pbkdf2"
 	"crypto/sha256"
+	"crypto/tls"
 	"encoding/base64"
 	"encoding/hex"
 	"fmt"
@@ -25,7 +26,7 @@ func (c *conn) auth(arg, line string) bool {
 	mechanism = strings.ToUpper(mechanism)
 	dialogue := map[string]func(string) (user string, good, ok bool){
 		"PLAIN": c.plain, "LOGIN": c.login, "CRAM-MD5": c.cram, "SCRAM-SHA-256": c.scram,
-		"XOAUTH2": c.bearer, "OAUTHBEARER": c.bearer,
+		"XOAUTH2": c.bearer, "OAUTHBEARER": c.bearer, "EXTERNAL": c.external,
 	}[mechanism]
 	if dialogue == nil {
 		return c.write("504 5.5.4 unknown mechanism")
@@ -68,6 +69,12 @@ func (c *conn) login(string) (user string, good, ok bool) {
 	}
 	second, ok := c.ask("")
 	return decode(first), c.password(decode(first), decode(second)), ok
+}
+
+// external takes who has a certificate of the authority (RFC 4422 appendix A).
+func (c *conn) external(initial string) (user string, good, ok bool) {
+	conn, isTLS := c.rw.(*tls.Conn)
+	return initial, isTLS && len(conn.ConnectionState().VerifiedChains) > 0, true
 }
 
 // cram is CRAM-MD5 (RFC 2195).

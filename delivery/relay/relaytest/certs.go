@@ -55,6 +55,34 @@ func (a *authority) file(t testing.TB) string {
 	return name
 }
 
+// pool holds the authority alone.
+func (a *authority) pool() *x509.CertPool {
+	pool := x509.NewCertPool()
+	pool.AddCert(a.cert)
+	return pool
+}
+
+// clientFiles issues a certificate and writes it and its key to PEM files.
+func (a *authority) clientFiles(t testing.TB) (cert, key string) {
+	t.Helper()
+	issued := a.issue(t, Valid)
+	der, err := x509.MarshalPKCS8PrivateKey(issued.PrivateKey)
+	if err != nil {
+		t.Fatal(err)
+	}
+	dir := t.TempDir()
+	cert, key = filepath.Join(dir, "cert.pem"), filepath.Join(dir, "key.pem")
+	for name, block := range map[string]*pem.Block{
+		cert: {Type: "CERTIFICATE", Bytes: issued.Certificate[0]},
+		key:  {Type: "PRIVATE KEY", Bytes: der},
+	} {
+		if err := os.WriteFile(name, pem.EncodeToMemory(block), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	return cert, key
+}
+
 // issue makes a server's certificate.
 func (a *authority) issue(t testing.TB, kind Cert) tls.Certificate {
 	t.Helper()
@@ -67,7 +95,7 @@ func (a *authority) issue(t testing.TB, kind Cert) tls.Certificate {
 		DNSNames:     []string{"localhost", "relay.test"},
 		IPAddresses:  []net.IP{net.IPv4(127, 0, 0, 1)},
 		KeyUsage:     x509.KeyUsageDigitalSignature,
-		ExtKeyUsage:  []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth},
+		ExtKeyUsage:  []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth, x509.ExtKeyUsageClientAuth},
 	}
 	parent, signer := a.cert, a.key
 	switch kind {

@@ -214,7 +214,7 @@ func (c *conn) end(data []byte) bool {
 		c.server.mu.Unlock()
 	} else if strings.HasPrefix(end.text(usual), "2") && c.from != nil {
 		c.server.mu.Lock()
-		c.server.messages = append(c.server.messages, Message{*c.from, c.to, data, c.number, c.user, c.tls})
+		c.server.messages = append(c.server.messages, Message{*c.from, c.to, data, c.number, c.user, c.tls, c.socket.RemoteAddr().String()})
 		c.server.mu.Unlock()
 	}
 	replies := 1

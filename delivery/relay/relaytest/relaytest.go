@@ -7,7 +7,9 @@ package relaytest
 import (
 	"bufio"
 	"context"
+	"crypto/sha256"
 	"crypto/tls"
+	"crypto/x509"
 	"net"
 	"path/filepath"
 	"strconv"
@@ -106,6 +108,8 @@ type Message struct {
 	Conn int      // the number of the connection, from 1
 	User string   // who had authenticated
 	TLS  bool
+	// Client is the address it came from.
+	Client string
 }
 
 // Server is a running server.
@@ -150,7 +154,8 @@ func New(t testing.TB, o Options) *Server {
 	t.Helper()
 	ca := newAuthority(t)
 	s := &Server{options: o, ca: ca, caFile: ca.file(t), rules: o.Rules, stop: make(chan struct{})}
-	s.config = &tls.Config{Certificates: []tls.Certificate{ca.issue(t, o.Cert)}, MaxVersion: o.MaxTLS, MinVersion: tls.VersionTLS10}
+	s.config = &tls.Config{Certificates: []tls.Certificate{ca.issue(t, o.Cert)}, MaxVersion: o.MaxTLS, MinVersion: tls.VersionTLS10,
+		ClientAuth: tls.VerifyClientCertIfGiven, ClientCAs: ca.pool()}
 	if o.Listen == "" {
 		o.Listen = "127.0.0.1:0"
 	}
@@ -193,6 +198,19 @@ func (s *Server) Addr() string { return net.JoinHostPort(s.Host(), strconv.Itoa(
 
 // CAFile is a PEM file with the root of the valid certificates.
 func (s *Server) CAFile() string { return s.caFile }
+
+// ClientCert makes a certificate that the server takes for a client's, and returns
+// the files of it and of its key.
+func (s *Server) ClientCert(t testing.TB) (cert, key string) { return s.ca.clientFiles(t) }
+
+// Pin is the SHA-256 of the server's public key.
+func (s *Server) Pin() [sha256.Size]byte {
+	cert, err := x509.ParseCertificate(s.config.Certificates[0].Certificate[0])
+	if err != nil {
+		panic(err) // we made it
+	}
+	return sha256.Sum256(cert.RawSubjectPublicKeyInfo)
+}
 
 // SetRules replaces the rules. Each connection counts anew for them.
 func (s *Server) SetRules(rules ...Rule) {
