@@ -6,6 +6,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"time"
 
 	"postino/config"
 	"postino/delivery/relay"
@@ -21,6 +22,7 @@ type route struct {
 	keep      bool       // content stays readable when the message is finished
 	limit     func() int // attempts at a time
 	close     func()     // may be nil
+	forget    func()     // makes hosts that were down worth a try; may be nil
 	// byDomain: each domain of recipients is a next hop of its own.
 	byDomain bool
 }
@@ -115,7 +117,7 @@ func (p *plan) exchangers() (*route, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &route{hop: "mx", byDomain: true, transport: x, success: spool.Relayed, limit: x.Room, close: x.Close}, nil
+	return &route{hop: "mx", byDomain: true, transport: x, success: spool.Relayed, limit: x.Room, close: x.Close, forget: x.Forget}, nil
 }
 
 // all are the routes of the plan.
@@ -125,6 +127,14 @@ func (p *plan) close() {
 	for _, r := range p.all() {
 		if r != nil && r.close != nil {
 			r.close()
+		}
+	}
+}
+
+func (p *plan) forget() {
+	for _, r := range p.all() {
+		if r.forget != nil {
+			r.forget()
 		}
 	}
 }
@@ -152,6 +162,44 @@ func (p *plan) route(sender, recipient address.Address) (*route, string) {
 		return r, r.hop + " " + strings.ToLower(recipient.Domain)
 	}
 	return r, r.hop
+}
+
+// destinations is where mail for an address goes.
+func (p *plan) destinations(a address.Address) []Destination {
+	bare := a.Domain == "" || strings.EqualFold(a.Domain, "localhost")
+	if bare {
+		a.Domain = p.config.Domain
+	}
+	switch p.config.Mode {
+	case config.Hold:
+		return []Destination{{a, holdHop}}
+	case config.Redirect:
+		a = p.target
+	case config.Deliver:
+		m := &spool.Message{Recipients: []spool.Recipient{{Address: a, Status: spool.Queued, Bare: bare}}}
+		if attempt, rest := p.expand(m, []int{0}, time.Now()); attempt != nil {
+			return p.ofAlias(a, attempt, len(rest) > 0)
+		}
+	}
+	_, hop := p.route(address.Address{}, a)
+	return []Destination{{a, hop}}
+}
+
+// ofAlias is where mail for an alias goes: to its children, to the mailbox itself, or
+// nowhere, which the hop then says.
+func (p *plan) ofAlias(a address.Address, attempt *spool.Attempt, itself bool) []Destination {
+	var list []Destination
+	if o := attempt.Outcomes[0]; itself {
+		_, hop := p.route(address.Address{}, a)
+		list = append(list, Destination{a, hop})
+	} else if o.Status != spool.Expanded {
+		list = append(list, Destination{a, "none: " + o.Reply.Said()})
+	}
+	for _, child := range attempt.Children {
+		_, hop := p.route(address.Address{}, child.Address)
+		list = append(list, Destination{child.Address, hop})
+	}
+	return list
 }
 
 // leg is the part of an attempt that one next hop has to do with.

@@ -4,7 +4,6 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
-	"strings"
 	"sync"
 	"time"
 
@@ -91,25 +90,27 @@ func (r *Runner) Queued(m *spool.Message) { r.queue.add(m.Entry()) }
 // held and not attempted none begins.
 func (r *Runner) Attempting(id spool.ID) bool { return r.queue.attempting(id) }
 
-// Retry makes all deferred mail due at once. What is held stays so.
-func (r *Runner) Retry() { r.queue.retry() }
+// Retry makes all deferred mail due at once, and hosts that were down worth a try.
+// What is held stays so.
+func (r *Runner) Retry() {
+	p := r.use()
+	p.forget()
+	p.users.Done()
+	r.queue.retry()
+}
 
-// Route says where mail for an address would go now, the address completed.
-func (r *Runner) Route(a address.Address) (address.Address, string) {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	if a.Domain == "" || strings.EqualFold(a.Domain, "localhost") {
-		a.Domain = r.plan.config.Domain
-	}
-	if r.plan.config.Mode == config.Hold {
-		return a, holdHop
-	}
-	if r.plan.config.Mode == config.Redirect {
-		_, hop := r.plan.route(address.Address{}, r.plan.target)
-		return r.plan.target, hop
-	}
-	_, hop := r.plan.route(address.Address{}, a)
-	return a, hop
+// Destination is where mail for a recipient goes now.
+type Destination struct {
+	Address address.Address
+	Hop     string // as attempts and logs name it
+}
+
+// Route says where mail for an address would go now: the address completed, or what
+// it stands for in the end if it is an alias.
+func (r *Runner) Route(a address.Address) []Destination {
+	p := r.use()
+	defer p.users.Done()
+	return p.destinations(a)
 }
 
 // Hop is the next hop for a recipient of mail from a sender now, as Route tells it.

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"iter"
 	"log/slog"
 
 	"postino/config"
@@ -35,12 +36,13 @@ func runRoute(ctx context.Context, a *app, o options, operands []string) error {
 				continue
 			}
 			for _, to := range list {
-				r, err := ask(to)
-				if err != nil {
-					return err
-				}
-				if err := printRoute(w, r, o.json); err != nil {
-					return err
+				for r, err := range ask(to) {
+					if err == nil {
+						err = printRoute(w, r, o.json)
+					}
+					if err != nil {
+						return err
+					}
 				}
 			}
 		}
@@ -61,22 +63,36 @@ func printRoute(w io.Writer, r control.Route, asJSON bool) error {
 }
 
 // router asks the runner for routes or, where there is none, the configuration.
-func (a *app) router(ctx context.Context) (ask func(address.Address) (control.Route, error), end func()) {
+func (a *app) router(ctx context.Context) (ask func(address.Address) iter.Seq2[control.Route, error], end func()) {
 	client := control.Dial(a.spool)
-	var own *delivery.Runner
-	return func(to address.Address) (control.Route, error) {
-		if own == nil {
-			r, err := client.Route(ctx, to)
-			if !errors.Is(err, control.ErrNoRunner) {
-				return r, err
-			}
-			if own, err = a.idleRunner(); err != nil {
-				return r, err
+	return func(to address.Address) iter.Seq2[control.Route, error] {
+		return func(yield func(control.Route, error) bool) {
+			for r, err := range client.Route(ctx, to) {
+				if errors.Is(err, control.ErrNoRunner) {
+					a.ownRoutes(to, yield)
+					return
+				}
+				if !yield(r, err) {
+					return
+				}
 			}
 		}
-		completed, hop := own.Route(to)
-		return control.Route{Address: completed.String(), Hop: hop}, nil
 	}, client.Close
+}
+
+// ownRoutes are those that the configuration says, without a runner.
+func (a *app) ownRoutes(to address.Address, yield func(control.Route, error) bool) {
+	own, err := a.idleRunner()
+	if err != nil {
+		yield(control.Route{}, err)
+		return
+	}
+	defer own.Close()
+	for _, d := range own.Route(to) {
+		if !yield(control.Route{Address: d.Address.String(), Hop: d.Hop}, nil) {
+			return
+		}
+	}
 }
 
 // idleRunner is one that only knows what the configuration says.

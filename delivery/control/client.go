@@ -264,11 +264,9 @@ func (c *Client) Status(ctx context.Context) (Status, error) {
 	return s, err
 }
 
-// Route asks where mail for an address would go.
-func (c *Client) Route(ctx context.Context, a address.Address) (Route, error) {
-	var r Route
-	err := c.call(ctx, http.MethodGet, "/route?address="+url.QueryEscape(a.String()), &r)
-	return r, err
+// Route asks where mail for an address would go: one place, or several for an alias.
+func (c *Client) Route(ctx context.Context, a address.Address) iter.Seq2[Route, error] {
+	return list[Route](ctx, c, http.MethodGet, "/route?address="+url.QueryEscape(a.String()))
 }
 
 // Queue is View.Queue. After an error that is no *RemoteError there is nothing more.

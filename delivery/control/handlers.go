@@ -54,8 +54,13 @@ func (s *Server) route(w http.ResponseWriter, r *request) error {
 	if err != nil {
 		return fmt.Errorf("%w: %w", errBadRequest, err)
 	}
-	a, hop := s.o.Runner.Route(a)
-	return answer(w, Route{Address: a.String(), Hop: hop})
+	return stream(w, func(yield func(Route, error) bool) {
+		for _, d := range s.o.Runner.Route(a) {
+			if !yield(Route{Address: d.Address.String(), Hop: d.Hop}, nil) {
+				return
+			}
+		}
+	})
 }
 
 func (s *Server) capture(w http.ResponseWriter, r *request) error {
