@@ -21,7 +21,7 @@ func TestModesDoNotDependOnTheUmask(t *testing.T) {
 	t.Parallel()
 	want := map[string]string{
 		".": "drwxr-xr-x", "drop": "dgtrwx-wx-wx", "submit.sock": "Srw-rw-rw-", "control.sock": "Srw-rw-rw-",
-		"spool.db": "-rw-------", "content": "drwx------",
+		"spool.db": "-rw-------", "content": "drwx------", "reserve": "drwx------",
 	}
 	for _, umask := range []string{"000", "077", "777"} {
 		_, b := plainRelay(t)
