@@ -1,6 +1,7 @@
 package config
 
 import (
+	"fmt"
 	"net/netip"
 	"path/filepath"
 	"slices"
@@ -123,6 +124,8 @@ const domainForm = `write letters, digits and hyphens with dots between, such as
 // checkRelay checks the relay in a table: "relay.", "route.0.".
 func (r *reader) checkRelay(table string, relay *Relay) {
 	switch {
+	case len(relay.Host) == 0 && relay.Preset != "":
+		r.failAt(keys{table + "host", table + "preset"}, "missing: with this preset it is %s", relay.Preset.hint("host_form"))
 	case len(relay.Host) == 0 || relay.Host[0] == "":
 		r.failAt(keys{table + "host"}, "missing: name the smarthost, or remove the table")
 	case slices.ContainsFunc(relay.Host, func(h string) bool { return !isHost(h) }):
@@ -192,16 +195,24 @@ func (r *reader) checkCredentials(table string, relay *Relay) {
 		return
 	}
 	if relay.Username == "" {
-		r.failAt(keys{table + "username", table + "auth"}, "missing: AUTH needs a user name besides the password")
+		r.failAt(keys{table + "username", table + "auth"}, "missing: AUTH needs a user name besides the password%s", loginHint(relay))
 	}
 	if len(sources) == 0 {
 		r.failAt(keys{table + "password_file", table + "username", table + "auth"},
-			"missing: AUTH needs a password besides the user name: write it, or password_command, credential or password")
+			"missing: AUTH needs a password besides the user name: write it, or password_command, credential or password%s", loginHint(relay))
 	}
 	unsafe := relay.TLS == NoTLS || relay.TLS == Opportunistic
 	if unsafe && slices.ContainsFunc(relay.Host, func(h string) bool { return !isLoopback(h) }) {
 		r.failAt(keys{table + "tls"}, `%q with credentials: never credentials in plaintext: write "starttls" or "implicit"`, relay.TLS)
 	}
+}
+
+// loginHint says what the provider wants; nothing without a preset.
+func loginHint(relay *Relay) string {
+	if relay.Preset == "" {
+		return ""
+	}
+	return fmt.Sprintf(" (%s: %s)", relay.Preset, relay.Preset.hint("login"))
 }
 
 func firstCredential(table string, relay *Relay) string {

@@ -64,6 +64,8 @@ type Config struct {
 
 // Relay is the smarthost and how it is spoken to.
 type Relay struct {
+	// Preset has filled in what was not written; after Parse nothing depends on it.
+	Preset Preset
 	// Host holds at least one name or IP address, in the order to try them.
 	Host Hosts
 	// Port is never 0 after Parse: what is not written follows from TLS.

@@ -30,12 +30,12 @@ func Parse(name string, data []byte) (*Config, error) {
 	if _, err := toml.Decode(r.src, &r.tree); err != nil {
 		return nil, syntaxError(name, r.src, err)
 	}
-	if _, isTable := r.tree["relay"].(map[string]any); isTable {
-		r.config.Relay = defaultRelay()
+	if table, isTable := r.tree["relay"].(map[string]any); isTable {
+		r.config.Relay = relayFor(table)
 	}
 	if list, isList := r.tree["route"].([]map[string]any); isList {
-		for range list {
-			r.config.Routes = append(r.config.Routes, Route{Relay: defaultRelay()})
+		for _, table := range list {
+			r.config.Routes = append(r.config.Routes, Route{Relay: relayFor(table)})
 		}
 	}
 	if list, isList := r.tree["dkim"].([]map[string]any); isList {

@@ -78,7 +78,8 @@ func TestFullFileSetsEveryKey(t *testing.T) {
 		RedirectTo:     "dev@example.com",
 		BounceTo:       "ops@example.com",
 		Relay: &Relay{
-			Host: Hosts{"smtp.example.net", "192.0.2.25"}, Port: 2465, TLS: Implicit,
+			Preset: "sendgrid",
+			Host:   Hosts{"smtp.example.net", "192.0.2.25"}, Port: 2465, TLS: Implicit,
 			CAFile: "/etc/postino/ca.pem", TLSMin: tls.VersionTLS13,
 			TLSPin:   Pin(strings.Repeat("deadbeef", 8)),
 			CertFile: "/etc/postino/client.pem", KeyFile: "/etc/postino/client.key",

@@ -89,6 +89,7 @@ func (r *Route) settings(table string) []setting {
 // settings are those of a relay, in the table of that name.
 func (r *Relay) settings(table string) []setting {
 	return []setting{
+		{key: table + "preset", dst: &r.Preset},
 		{key: table + "host", dst: &r.Host},
 		{key: table + "port", dst: &r.Port, max: 65535},
 		{key: table + "tls", dst: &r.TLS},
@@ -113,7 +114,7 @@ func (r *Relay) settings(table string) []setting {
 // later are the keys and tables whose meaning is settled and which this version
 // lacks. They are refused like a slip, but told apart from one.
 var later = []string{
-	"relay.preset", "relay.proxy", "relay.oauth",
+	"relay.proxy", "relay.oauth",
 	"from.generic", "aliases.programs", "aliases.run_as",
 	"smtp", "metrics",
 	"limits.allow_from",
