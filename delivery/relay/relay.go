@@ -4,7 +4,7 @@
 // [spool.Reply], and nothing is logged here.
 //
 // From the bottom: the wire (wire.go) reads replies strictly. A session is opened
-// on it (session.go, auth.go), from the connection to where MAIL may follow; then a
+// on it (session.go, auth.go, sasl.go), from the connection to where MAIL may follow; then a
 // writer (writer.go) sends one transaction after the other without waiting, and a
 // reader (reader.go) gives each reply to the command it answers. How a session ends
 // while something is under way is in bury.go. A pool (pool.go) is what waits for

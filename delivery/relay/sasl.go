@@ -113,6 +113,7 @@ type scramClient struct {
 	nonce     string
 	signature []byte // what the server has to prove itself with; nil before its challenge
 	proved    bool
+	refused   bool // the server has said so, and its reply is to follow
 }
 
 func (c *scramClient) bare() string { return "n=" + saslName(c.username) + ",r=" + c.nonce }
@@ -123,10 +124,13 @@ func (c *scramClient) Start() (string, []byte, error) {
 
 func (c *scramClient) Next(challenge []byte) ([]byte, error) {
 	switch {
-	case c.proved:
+	case c.proved, c.refused:
 		return nil, errors.New("more challenges than SCRAM has")
 	case c.signature == nil:
 		return c.prove(string(challenge))
+	case strings.HasPrefix(string(challenge), "e="):
+		c.refused = true
+		return []byte{}, nil
 	}
 	text, _ := strings.CutPrefix(string(challenge), "v=")
 	text, _, _ = strings.Cut(text, ",")

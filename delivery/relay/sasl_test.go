@@ -46,6 +46,7 @@ func TestAUTHMechanisms(t *testing.T) {
 		{"throttled within", all, config.AuthAuto, password, reply(1, "454 4.7.0 later"), want{"4.7.0", 454, "AUTH", ""}, "SCRAM-SHA-256 "},
 		{"closed within", all, config.AuthAuto, password, []relaytest.Rule{{At: "AUTHRESP", Do: relaytest.Close}}, want{"4.4.2", 0, "AUTH", ""}, "SCRAM-SHA-256 "},
 		{"wrong signature", all, config.AuthAuto, password, reply(2, "334 "+encode([]byte("v=AAAA"))), forged, "SCRAM-SHA-256 "},
+		{"an error for a signature", all, config.AuthAuto, password, reply(2, "334 "+encode([]byte("e=invalid-proof"))), forged, "SCRAM-SHA-256 "},
 		{"no signature", all, config.AuthAuto, password, reply(2, "235 2.7.0 ok"), forged, "SCRAM-SHA-256 "},
 		{"no dialogue", all, config.AuthAuto, password, []relaytest.Rule{{At: "AUTH", Reply: "235 2.7.0 ok"}}, forged, "SCRAM-SHA-256 "},
 		{"somebody else's nonce", all, config.AuthAuto, password, reply(1, "334 "+encode([]byte("r=other,s=AAAA,i=4096"))), forged, "SCRAM-SHA-256 "},
@@ -88,6 +89,12 @@ func TestMechanismsSayWhatTheirStandardsSay(t *testing.T) {
 	}
 	if _, err := scram.Next([]byte("v=6rriTRBi23WpRR/wtup+mMhUZUn/dB5nLTJRsjl95G4=")); err != nil || unproved(scram) {
 		t.Errorf("SCRAM signature: %v", err)
+	}
+	wrong := &scramClient{nonce: "n"}
+	for at, challenge := range []string{"r=nm,s=AAAA,i=1", "e=invalid-proof", "e=invalid-proof"} {
+		if _, err := wrong.Next([]byte(challenge)); (err != nil) != (at == 2) || !unproved(wrong) {
+			t.Errorf("SCRAM, challenge %d: %v; want an end after the error", at, err)
+		}
 	}
 	cram := &cramClient{login: login{"tim", "tanstaaftanstaaf"}} // RFC 2195 §2
 	if got, err := cram.Next([]byte("<1896.697170952@postoffice.reston.mci.net>")); err != nil || string(got) != "tim b913a602c7eda7a495b4e6e7334d3890" {
