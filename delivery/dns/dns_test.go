@@ -166,7 +166,7 @@ func TestOnlyTrustedResolversAuthenticate(t *testing.T) {
 		"_25._tcp.mx.test. TLSA": {"_25._tcp.mx.test. 60 TLSA 3 1 1 00" + strings.Repeat("AB", 31)},
 		"sts.test. TXT":          {`sts.test. 60 TXT "v=STS" "v1"`},
 	})
-	s.AD = true
+	s.Validate()
 	r := resolver(t, s)
 	a, err := r.TLSA(context.Background(), "_25._tcp.mx.test")
 	if want := []TLSA{{3, 1, 1, "00" + strings.Repeat("ab", 31)}}; err != nil || !a.Authentic || !reflect.DeepEqual(a.Records, want) {

@@ -20,12 +20,11 @@ type Zone map[string][]string
 // Server answers by UDP and TCP on one port.
 type Server struct {
 	Addr string // address:port
-	// AD says that answers were validated, when somebody asks.
-	AD bool
 
-	mu    sync.Mutex
-	zone  Zone
-	asked []string
+	mu        sync.Mutex
+	zone      Zone     // guarded by mu, as all below
+	validated bool     // say of answers, when somebody asks
+	asked     []string // questions
 }
 
 // Serve starts a server that ends with the test.
@@ -69,6 +68,13 @@ func (s *Server) Set(z Zone) {
 	s.zone = z
 }
 
+// Validate makes the server say that its answers were validated (RFC 4035 §3.2.3).
+func (s *Server) Validate() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.validated = true
+}
+
 // Asked are the questions so far: "name. TYPE".
 func (s *Server) Asked() []string {
 	s.mu.Lock()
@@ -90,7 +96,7 @@ func (s *Server) answer(q *dns.Msg, name, kind string, udp bool) *dns.Msg {
 	defer s.mu.Unlock()
 	s.asked = append(s.asked, name+" "+kind)
 	m := new(dns.Msg).SetReply(q)
-	m.AuthenticatedData = s.AD && q.AuthenticatedData
+	m.AuthenticatedData = s.validated && q.AuthenticatedData
 	rows, known := s.zone[name+" "+kind]
 	if !known {
 		m.Rcode = dns.RcodeNameError
