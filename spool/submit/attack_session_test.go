@@ -44,6 +44,7 @@ func TestClientThatReadsNothingIsLeft(t *testing.T) {
 	}
 	_, _ = io.WriteString(c, recorded(submissionName, "late@b.test", []string{"x@y.test"}, hello)) // or it was closed already
 	c.Close()
+	r.talk("QUIT\r\n") // behind it in line, so that the server has taken both in
 	r.shutdown()
 	if n := len(r.messages()); n != 0 {
 		t.Errorf("%d messages", n)

@@ -88,14 +88,13 @@ func (srv *Server) Serve(l *net.UnixListener) error {
 // Shutdown takes no new connections, lets those under way end until ctx does,
 // and closes the rest. When it returns nothing is written to the spool any more.
 func (srv *Server) Shutdown(ctx context.Context) {
-	if srv.smtp.Shutdown(ctx) != nil {
-		srv.mu.Lock()
-		srv.closing = true
-		for c := range srv.open {
-			c.Conn.Close() // go-smtp only waits for them
-		}
-		srv.mu.Unlock()
+	_ = srv.smtp.Shutdown(ctx) // what it did not wait for is closed here
+	srv.mu.Lock()
+	srv.closing = true
+	for c := range srv.open { // and what came in just before it closed the socket
+		c.Conn.Close()
 	}
+	srv.mu.Unlock()
 	srv.active.Wait()
 }
 
