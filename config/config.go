@@ -176,7 +176,6 @@ func Default() *Config {
 		Mode:           Deliver,
 		From:           From{Envelope: Qualify, Header: Qualify},
 		Aliases:        Aliases{File: "/etc/aliases"},
-		Local:          Local{Deliver: LocalNone},
 		MX:             MX{Port: portSMTP, TLS: MXAuto, IP: AnyIP},
 		Retry:          Retry{First: minutes(5), Max: hours(4), Lifetime: 5 * day, WarnAfter: hours(4)},
 		Timeouts: Timeouts{

@@ -31,12 +31,16 @@ const (
 	ViaMX    TransportKind = "mx"    // the recipient's mail exchangers
 	ViaLMTP  TransportKind = "lmtp"  // a mail store (RFC 2033)
 	ViaError TransportKind = "error" // none: the recipients fail, or wait
+
+	ViaMaildir TransportKind = "maildir" // a directory of this machine
+	ViaMbox    TransportKind = "mbox"    // a file of this machine
 )
 
 // Transport is a way for mail to go and what it needs to know.
 type Transport struct {
 	Kind TransportKind
-	// Path or Host and Port are of an LMTP server.
+	// Path or Host and Port are of an LMTP server; Path is that of mailboxes too, in
+	// which UserMark stands for the local part of the recipient.
 	Path, Host string
 	Port       int
 	// Code, Status and Text are what ViaError answers, 400 to 599.
@@ -44,7 +48,10 @@ type Transport struct {
 	Status, Text string
 }
 
-const transportForm = `write "mx", "lmtp:/path", "lmtp:host:port" or "error:550 5.7.1 text"`
+// UserMark stands for the user in the path of mailboxes.
+const UserMark = "{user}"
+
+const transportForm = `write "mx", "lmtp:/path", "lmtp:host:port", "maildir:/path", "mbox:/path" or "error:550 5.7.1 text"`
 
 // UnmarshalText reads "mx", "lmtp:/path/to/socket", "lmtp:host:port" and "error:"
 // with a reply code, an enhanced status and a text, of which only the text must be
@@ -76,8 +83,11 @@ func (t *Transport) UnmarshalText(b []byte) error {
 			*t = e
 			return nil
 		}
-	case "maildir", "mbox":
-		return fmt.Errorf("%s is not supported by this version: %s", quote(text), transportForm)
+	case ViaMaildir, ViaMbox:
+		if filepath.IsAbs(rest) && !strings.ContainsAny(strings.ReplaceAll(rest, UserMark, ""), "{}") {
+			*t = Transport{Kind: TransportKind(kind), Path: filepath.Clean(rest)}
+			return nil
+		}
 	}
 	return fmt.Errorf("%s is not a transport: %s", quote(text), transportForm)
 }
@@ -125,6 +135,8 @@ func (t Transport) String() string {
 			return "lmtp:" + t.Path
 		}
 		return "lmtp:" + net.JoinHostPort(t.Host, strconv.Itoa(t.Port))
+	case ViaMaildir, ViaMbox:
+		return string(t.Kind) + ":" + t.Path
 	case ViaError:
 		return fmt.Sprintf("error:%d %s %s", t.Code, t.Status, t.Text)
 	}

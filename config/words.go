@@ -159,15 +159,44 @@ func (k *KeepAs) UnmarshalText(b []byte) error {
 	return choose(k, b, "a field for that", []KeepAs{KeepNowhere, KeepAsReplyTo, KeepAsXOriginal})
 }
 
-// LocalDelivery says where mail for local domains rests.
-type LocalDelivery string
+// LocalDelivery says where mail for this machine goes that no alias takes. The zero
+// value is nowhere: it goes on like any other mail.
+type LocalDelivery struct {
+	// Transport is one to mailboxes: by LMTP, Maildir or mbox.
+	Transport Transport
+	// Forward is an address that gets it instead.
+	Forward string
+}
 
-// LocalNone is nowhere: it goes on like any other mail.
-const LocalNone LocalDelivery = "none"
-
-// UnmarshalText takes the only word there is in this version.
+// UnmarshalText reads "none", "maildir:/path", "mbox:/path", "lmtp:" as a Transport,
+// and "forward:address".
 func (l *LocalDelivery) UnmarshalText(b []byte) error {
-	return choose(l, b, "", []LocalDelivery{LocalNone}, string(b))
+	*l = LocalDelivery{}
+	if string(b) == "none" {
+		return nil
+	}
+	if to, ok := strings.CutPrefix(string(b), "forward:"); ok && isAddress(to) && !hasControl(to) {
+		l.Forward = to
+		return nil
+	}
+	err := l.Transport.UnmarshalText(b)
+	switch l.Transport.Kind {
+	case ViaMaildir, ViaMbox, ViaLMTP:
+		return err
+	}
+	*l = LocalDelivery{}
+	return fmt.Errorf(`%s is not a place for mail: write "none", "maildir:/path", "mbox:/path", "lmtp:/path" or "forward:address"`, quote(string(b)))
+}
+
+// String is the text that UnmarshalText reads as l.
+func (l LocalDelivery) String() string {
+	switch {
+	case l.Forward != "":
+		return "forward:" + l.Forward
+	case l == LocalDelivery{}:
+		return "none"
+	}
+	return l.Transport.String()
 }
 
 // MailqPolicy says whose mail an ordinary user sees in the queue.

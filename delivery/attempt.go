@@ -150,7 +150,7 @@ func (r *Runner) attemptLeg(ctx context.Context, s *spool.Spool, p *plan, m *spo
 
 // deliver signs what is to be signed and hands it to the transport.
 func (p *plan) deliver(ctx context.Context, l *leg) []spool.Reply {
-	if !l.route.keep {
+	if !l.route.keep && !l.route.unsigned {
 		if why, ok := p.sign(l.batch); !ok {
 			return same(l.batch, why)
 		}

@@ -60,14 +60,23 @@ func (p *plan) expand(m *spool.Message, list []int, now time.Time) (a *spool.Att
 	a = &spool.Attempt{At: now, Hop: "aliases " + p.aliases.path}
 	for _, n := range list {
 		rcpt := &m.Recipients[n]
-		if rcpt.Final || !rcpt.Bare && !isLocal(p.config, rcpt.Address.Domain) {
+		if !p.isHere(rcpt) {
 			rest = append(rest, n)
 			continue
 		}
-		x, found, err := p.lookup(rcpt.Address.Local)
+		var x aliases.Expansion
+		var found bool
+		var err error
+		if !rcpt.Final {
+			x, found, err = p.lookup(rcpt.Address.Local)
+		}
 		switch {
 		case err != nil:
 			a.Outcomes = append(a.Outcomes, outcome(m, n, aliasTrouble(err), spool.Expanded, p.config.Retry, now))
+		case !found && p.forwards(rcpt):
+			o, child := p.forwarded(rcpt)
+			o.Recipient = n
+			a.Outcomes, a.Children = append(a.Outcomes, o), append(a.Children, child)
 		case !found:
 			rest = append(rest, n)
 		default:
@@ -120,14 +129,15 @@ func (p *plan) expanded(rcpt *spool.Recipient, x aliases.Expansion) (o spool.Out
 			o.Reply = spool.Reply{Status: "5.7.1", Command: "alias",
 				Text: spool.CleanText(fmt.Sprintf("the alias names %q, and this version delivers to no program or file", t.Text))}
 		default:
-			if t.Address.Domain == "" {
+			bare := t.Address.Domain == ""
+			if bare {
 				t.Address.Domain = p.config.Domain
 			}
 			names = append(names, t.Address.String())
 			if t.Address.Key() == rcpt.Address.Key() {
 				o.Final = true
 			} else {
-				children = append(children, spool.Recipient{Address: t.Address, Status: spool.Queued, Final: t.Final})
+				children = append(children, spool.Recipient{Address: t.Address, Status: spool.Queued, Bare: bare, Final: t.Final || bare})
 			}
 		}
 	}
@@ -146,6 +156,20 @@ func (p *plan) expanded(rcpt *spool.Recipient, x aliases.Expansion) (o spool.Out
 		o.Reply = spool.Reply{Status: "2.0.0", Text: spool.CleanText("alias for " + strings.Join(names, ", ")), Command: "alias"}
 	}
 	return o, children
+}
+
+// forwards reports whether mail for a recipient of this machine is for another address.
+// That address itself, if it is of this machine too, goes on.
+func (p *plan) forwards(rcpt *spool.Recipient) bool {
+	return p.forward != (address.Address{}) && p.forward.Key() != rcpt.Address.Key()
+}
+
+// forwarded is what becomes of such a recipient, and who takes its place.
+func (p *plan) forwarded(rcpt *spool.Recipient) (spool.Outcome, spool.Recipient) {
+	child := spool.Recipient{Address: p.forward, Status: spool.Queued, Final: true}
+	inherit(&child, rcpt, 1)
+	return spool.Outcome{Status: spool.Expanded, Reply: spool.Reply{Status: "2.0.0", Command: "forward",
+		Text: spool.CleanText("forwarded to " + p.forward.String())}}, child
 }
 
 // inherit gives a child what its parent's sender asked to be told (RFC 3461 §5.2.7):

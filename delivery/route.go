@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"postino/config"
+	"postino/delivery/local"
 	"postino/delivery/relay"
 	"postino/spool"
 	"postino/spool/address"
@@ -25,6 +26,8 @@ type route struct {
 	forget    func()     // makes hosts that were down worth a try; may be nil
 	// byDomain: each domain of recipients is a next hop of its own.
 	byDomain bool
+	// unsigned: what goes into a mailbox of this machine needs no signature.
+	unsigned bool
 }
 
 // perDomain is how many attempts one domain may have under way at a time, of those of
@@ -48,6 +51,8 @@ type plan struct {
 	config  *config.Config
 	routes  []*route        // those of config.Routes, in their order
 	rest    *route          // where everything else goes
+	here    *route          // where mail for this machine goes; nil: as all other
+	forward address.Address // who gets it instead; zero: nobody
 	target  address.Address // of mode redirect
 	aliases *aliasFile
 	keys    *keyring
@@ -58,7 +63,7 @@ type plan struct {
 func newPlan(c *config.Config) (*plan, error) {
 	p := &plan{config: c, aliases: &aliasFile{path: c.Aliases.File}, keys: &keyring{keys: c.DKIM}}
 	if c.Mode == config.Capture {
-		p.rest = local("capture", capture{}, spool.Delivered)
+		p.rest = serverless("capture", capture{}, spool.Delivered)
 		p.rest.keep = true
 		return p, nil
 	}
@@ -79,14 +84,20 @@ func newPlan(c *config.Config) (*plan, error) {
 	} else {
 		p.rest, restErr = p.exchangers()
 	}
-	if err = errors.Join(err, restErr); err != nil {
+	var hereErr error
+	if to := c.Local.Deliver; to.Forward != "" {
+		p.forward, hereErr = address.Parse(to.Forward)
+	} else if to != (config.LocalDelivery{}) {
+		p.here, hereErr = p.newRoute(&config.Route{Transport: to.Transport})
+	}
+	if err = errors.Join(err, restErr, hereErr); err != nil {
 		p.close()
 		return nil, err
 	}
 	return p, nil
 }
 
-func local(hop string, t Transport, success spool.Status) *route {
+func serverless(hop string, t Transport, success spool.Status) *route {
 	return &route{hop: hop, transport: t, success: success, limit: func() int { return localAttempts }}
 }
 
@@ -97,9 +108,14 @@ func (p *plan) newRoute(r *config.Route) (*route, error) {
 	case config.ViaLMTP:
 		l := relay.NewLMTP(t, p.config.Timeouts, p.config.Hostname)
 		return &route{hop: l.Hop(), transport: l, success: spool.Delivered, limit: l.Room, close: l.Close}, nil
+	case config.ViaMaildir, config.ViaMbox:
+		s := local.New(t, p.config.Hostname)
+		to := serverless(s.Hop(), s, spool.Delivered)
+		to.unsigned = true
+		return to, nil
 	case config.ViaError:
 		status := spool.Reply{Status: t.Status, Text: t.Text, Command: "route"}
-		return local(t.String(), refuser(status), spool.Relayed), nil
+		return serverless(t.String(), refuser(status), spool.Relayed), nil
 	}
 	return p.smarthost(r.Relay)
 }
@@ -121,7 +137,13 @@ func (p *plan) exchangers() (*route, error) {
 }
 
 // all are the routes of the plan.
-func (p *plan) all() []*route { return append(slices.Clone(p.routes), p.rest) }
+func (p *plan) all() []*route {
+	list := append(slices.Clone(p.routes), p.rest)
+	if p.here != nil {
+		list = append(list, p.here)
+	}
+	return list
+}
 
 func (p *plan) close() {
 	for _, r := range p.all() {
@@ -146,6 +168,19 @@ func (p *plan) limit() int {
 		n += r.limit()
 	}
 	return n
+}
+
+// isHere reports whether a recipient is of this machine.
+func (p *plan) isHere(rcpt *spool.Recipient) bool {
+	return rcpt.Bare || isLocal(p.config, rcpt.Address.Domain)
+}
+
+// way is route for a recipient, who may be of this machine.
+func (p *plan) way(sender address.Address, rcpt *spool.Recipient) (*route, string) {
+	if p.here != nil && p.isHere(rcpt) {
+		return p.here, p.here.hop
+	}
+	return p.route(sender, rcpt.Address)
 }
 
 // route finds the way of mail from one to another address, and the name of its next
@@ -181,7 +216,7 @@ func (p *plan) destinations(a address.Address) []Destination {
 			return p.ofAlias(a, attempt, len(rest) > 0)
 		}
 	}
-	_, hop := p.route(address.Address{}, a)
+	_, hop := p.way(address.Address{}, &spool.Recipient{Address: a, Bare: bare})
 	return []Destination{{a, hop}}
 }
 
@@ -190,13 +225,13 @@ func (p *plan) destinations(a address.Address) []Destination {
 func (p *plan) ofAlias(a address.Address, attempt *spool.Attempt, itself bool) []Destination {
 	var list []Destination
 	if o := attempt.Outcomes[0]; itself {
-		_, hop := p.route(address.Address{}, a)
+		_, hop := p.way(address.Address{}, &spool.Recipient{Address: a, Bare: true})
 		list = append(list, Destination{a, hop})
 	} else if o.Status != spool.Expanded {
 		list = append(list, Destination{a, "none: " + o.Reply.Said()})
 	}
 	for _, child := range attempt.Children {
-		_, hop := p.route(address.Address{}, child.Address)
+		_, hop := p.way(address.Address{}, &child)
 		list = append(list, Destination{child.Address, hop})
 	}
 	return list
@@ -218,7 +253,7 @@ func (p *plan) legs(m *spool.Message, list []int) []*leg {
 	var legs []*leg
 	byHop := make(map[string]*leg)
 	for _, n := range list {
-		r, hop := p.route(m.Sender, m.Recipients[n].Address)
+		r, hop := p.way(m.Sender, &m.Recipients[n])
 		l := byHop[hop]
 		if l == nil {
 			l = &leg{route: r, hop: hop, batch: &spool.Batch{Message: m}}

@@ -121,9 +121,10 @@ func (r *Runner) Hop(sender, recipient address.Address) string {
 	case config.Hold:
 		return holdHop
 	case config.Redirect:
-		recipient = r.plan.target
+		_, hop := r.plan.route(sender, r.plan.target)
+		return hop
 	}
-	_, hop := r.plan.route(sender, recipient)
+	_, hop := r.plan.way(sender, &spool.Recipient{Address: recipient})
 	return hop
 }
 

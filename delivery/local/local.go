@@ -1,0 +1,150 @@
+// Package local puts mail into the mailboxes of this machine: Maildir and mbox. It
+// writes them as the runner's user, with no privileges of its own.
+package local
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"os/user"
+	"path/filepath"
+	"strings"
+	"sync"
+	"syscall"
+
+	"postino/config"
+	"postino/spool"
+	"postino/spool/address"
+)
+
+// Store delivers to the mailboxes that a path names. It may be used by many goroutines.
+type Store struct {
+	to   config.Transport
+	host string
+	mbox sync.Mutex // one mbox at a time: locks of fcntl are those of the process
+}
+
+// New returns a Store for a transport of kind ViaMaildir or ViaMbox. Hostname is in the
+// names of files. Nothing is opened yet.
+func New(to config.Transport, hostname string) *Store {
+	return &Store{to: to, host: hostname}
+}
+
+// Hop names the store as attempts and logs do: "maildir:/home/{user}/Maildir".
+func (s *Store) Hop() string { return s.to.String() }
+
+// Deliver writes the message to the mailbox of each recipient in turn. A recipient
+// that has it from an attempt whose outcome was lost does not get it again, as long as
+// it is found.
+func (s *Store) Deliver(ctx context.Context, b *spool.Batch) []spool.Reply {
+	replies := make([]spool.Reply, len(b.Recipients))
+	for i, n := range b.Recipients {
+		to := b.Message.Recipients[n].Address
+		at, err := s.place(to)
+		if err == nil {
+			err = s.deliver(ctx, at, &letter{message: b.Message, to: to, open: b.Open})
+		}
+		replies[i] = reply(err)
+	}
+	return replies
+}
+
+func (s *Store) deliver(ctx context.Context, at place, l *letter) error {
+	if err := ctx.Err(); err != nil {
+		return err
+	}
+	root, err := os.OpenRoot(at.base)
+	if err != nil {
+		return err
+	}
+	defer root.Close()
+	if s.to.Kind == config.ViaMbox {
+		s.mbox.Lock()
+		defer s.mbox.Unlock()
+		return appendMbox(ctx, root, at.rest, l)
+	}
+	return writeMaildir(root, at.rest, l, s.host)
+}
+
+// place is a mailbox: base is a directory that the administrator names, rest what is
+// below it, where the user may have put links. None leads out of base.
+type place struct{ base, rest string }
+
+// errNoUser is why mail fails rather than waits.
+var errNoUser = errors.New("no such user here")
+
+// place is the mailbox of a recipient. Where the user is part of it there must be one.
+// What is below the directory of a user is the user's.
+func (s *Store) place(to address.Address) (place, error) {
+	path := s.to.Path
+	before, _, marked := strings.Cut(path, config.UserMark)
+	if !marked {
+		return place{filepath.Dir(path), filepath.Base(path)}, nil
+	}
+	name, err := account(to.Local)
+	if err != nil {
+		return place{}, err
+	}
+	path = strings.ReplaceAll(path, config.UserMark, name)
+	end := strings.IndexByte(path[len(before):], '/')
+	if end < 0 {
+		return place{filepath.Dir(path), filepath.Base(path)}, nil
+	}
+	end += len(before)
+	return place{path[:end], path[end+1:]}, nil
+}
+
+// account is the name of a user as the system has it: mail to Root is for root.
+func account(name string) (string, error) {
+	if name == "" || name == "." || name == ".." || strings.ContainsAny(name, "/\x00") {
+		return "", fmt.Errorf("%q: %w", name, errNoUser)
+	}
+	var unknown user.UnknownUserError
+	for _, n := range []string{name, strings.ToLower(name)} {
+		u, err := user.Lookup(n)
+		if err == nil && u.Username == n {
+			return n, nil
+		}
+		if err != nil && !errors.As(err, &unknown) {
+			return "", err
+		}
+	}
+	return "", fmt.Errorf("%q: %w", name, errNoUser)
+}
+
+// reply is what an error means for the recipient. All but a missing user is something
+// that somebody can mend while the mail waits.
+func reply(err error) spool.Reply {
+	r := spool.Reply{Status: "2.0.0", Text: "in the mailbox", Command: "local"}
+	if err == nil {
+		return r
+	}
+	r.Text = spool.CleanText(err.Error())
+	switch {
+	case errors.Is(err, errNoUser):
+		r.Status = "5.1.1"
+	case errors.Is(err, syscall.EDQUOT):
+		r.Status = "4.2.2"
+	case errors.Is(err, syscall.ENOSPC):
+		r.Status = "4.3.1"
+	default:
+		r.Status = "4.2.0"
+	}
+	return r
+}
+
+// reversePath is the sender as Return-Path has it.
+func reversePath(m *spool.Message) string {
+	if m.Sender.IsNull() {
+		return "<>"
+	}
+	return "<" + m.Sender.String() + ">"
+}
+
+// isFrom reports whether a line would be taken for the begin of a message in an mbox,
+// or for one that was quoted.
+func isFrom(line []byte) bool {
+	return bytes.HasPrefix(bytes.TrimLeft(line, ">"), []byte("From "))
+}

@@ -1,0 +1,52 @@
+package delivery_test
+
+import (
+	"os"
+	"path/filepath"
+	"testing"
+
+	"postino/config"
+	"postino/delivery/relay/relaytest"
+	"postino/spool"
+	"postino/spool/spooltest"
+)
+
+// What is for this machine and no alias takes goes into a mailbox, or to the address
+// that gets it instead; what is for others goes its way.
+func TestMailForThisMachineStaysOnIt(t *testing.T) {
+	server := relaytest.New(t, relaytest.Options{})
+	dir := t.TempDir()
+	for _, tt := range []struct {
+		deliver string
+		status  spool.Status
+		files   int
+	}{
+		{"maildir:" + dir + "/box", spool.Delivered, 1},
+		{"forward:ops@example.com", spool.Expanded, 1},
+		{"none", spool.Relayed, 1},
+	} {
+		r := start(t, t.TempDir(), settings(server, func(c *config.Config) {
+			c.Aliases.File = filepath.Join(dir, "none")
+			if err := c.Local.Deliver.UnmarshalText([]byte(tt.deliver)); err != nil {
+				t.Fatal(err)
+			}
+		}))
+		m := r.wait(spooltest.Put(t, r.spool, content, "bob@host.test", "ann@x.test"), settled)
+		if m.Recipients[0].Status != tt.status || m.Recipients[1].Status != spool.Relayed {
+			t.Errorf("%s: %+v", tt.deliver, m.Recipients)
+		}
+		if files, err := filepath.Glob(dir + "/box/new/*"); err != nil || len(files) != tt.files {
+			t.Errorf("%s: %q, %v", tt.deliver, files, err)
+		}
+	}
+	var to []string
+	for _, m := range server.Messages() {
+		to = append(to, m.To...)
+	}
+	if len(to) != 5 { // ann three times, ops, bob
+		t.Errorf("sent to %q", to)
+	}
+	if _, err := os.Stat(dir + "/box/cur"); err != nil {
+		t.Error(err)
+	}
+}
