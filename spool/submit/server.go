@@ -142,10 +142,18 @@ type serverLog struct{ log *slog.Logger }
 func (l serverLog) Printf(format string, v ...any) {
 	text := fmt.Sprintf(format, v...)
 	level := slog.LevelDebug
-	if strings.Contains(text, "panic") {
+	if strings.HasPrefix(text, "panic") && !lateChunk(text) {
 		level = slog.LevelError
 	}
 	l.log.Log(context.Background(), level, "session", "err", text)
+}
+
+// lateChunk reports whether text, with its stack, is of the one panic that a client
+// can cause: the library's goroutine for a chunk begins when the client has gone, and
+// finds no session to give it to. Nothing of ours is on that stack.
+func lateChunk(text string) bool {
+	return strings.Contains(text, "nil pointer") && strings.Contains(text, "smtp.(*Conn).handleBdat.func") &&
+		!strings.Contains(text, "postino/spool/submit.")
 }
 
 func (l serverLog) Println(v ...any) { l.Printf("%s", strings.TrimSpace(fmt.Sprintln(v...))) }
