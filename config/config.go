@@ -202,10 +202,28 @@ func defaultRelay() *Relay {
 	}
 }
 
-// Load reads the file at path, of at most 1 MiB; a missing file is an empty one.
+// Load reads the file at path, of at most 1 MiB, and the variables of the
+// environment ("NAME=value"), which hold before it; a missing file is an empty one.
 // It then fills in Hostname (the kernel's) and Domain (the first word of
-// /etc/mailname, else Hostname) where the file does not name them.
-func Load(path string) (*Config, error) {
+// /etc/mailname, else Hostname) where they are not named.
+func Load(path string, environ ...string) (*Config, error) {
+	r, err := load(path, environ)
+	if err != nil {
+		return nil, err
+	}
+	return r.config, nil
+}
+
+// List is Load, and says of each setting where it is from.
+func List(path string, environ ...string) (Listing, error) {
+	r, err := load(path, environ)
+	if err != nil {
+		return nil, err
+	}
+	return list(r.config.settings(), r.origin), nil
+}
+
+func load(path string, environ []string) (*reader, error) {
 	f, err := os.Open(path)
 	var data []byte
 	switch {
@@ -218,20 +236,26 @@ func Load(path string) (*Config, error) {
 			return nil, err
 		}
 	}
-	c, err := Parse(path, data)
+	r, err := parse(path, data, environ)
 	if err != nil {
 		return nil, err
 	}
+	r.fromSystem()
+	return r, nil
+}
+
+// fromSystem fills in the names that are not written.
+func (r *reader) fromSystem() {
+	c := r.config
 	if c.Hostname == "" {
-		c.Hostname = systemHostname()
+		c.Hostname, r.hostname = systemHostname(), "the kernel"
 	}
 	if c.Domain == "" {
-		c.Domain = mailname(mailnameFile)
+		c.Domain, r.domain = mailname(mailnameFile), mailnameFile
 	}
 	if c.Domain == "" {
-		c.Domain = c.Hostname
+		c.Domain, r.domain = c.Hostname, "hostname"
 	}
-	return c, nil
 }
 
 // systemHostname is the kernel's name for this machine, as it is.

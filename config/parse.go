@@ -22,14 +22,25 @@ const maxProblems = 5
 // host name: Hostname and Domain stay as written. The error holds up to five
 // lines, each with name, line and column (both from 1, the column in octets).
 func Parse(name string, data []byte) (*Config, error) {
+	r, err := parse(name, data, nil)
+	if err != nil {
+		return nil, err
+	}
+	return r.config, nil
+}
+
+// parse reads the file's text and then the environment, whose values hold before
+// those of the file.
+func parse(name string, data []byte, environ []string) (*reader, error) {
 	data = bytes.TrimPrefix(data, []byte("\xef\xbb\xbf"))
 	if bytes.HasPrefix(data, []byte("\xff\xfe")) || bytes.HasPrefix(data, []byte("\xfe\xff")) {
 		return nil, fmt.Errorf("%s:1:1: not UTF-8: save it as UTF-8", name)
 	}
-	r := reader{src: string(data), config: Default(), at: map[string]int{}}
+	r := &reader{name: name, src: string(data), config: Default(), at: map[string]int{}}
 	if _, err := toml.Decode(r.src, &r.tree); err != nil {
 		return nil, syntaxError(name, r.src, err)
 	}
+	r.overrides(environ)
 	if table, isTable := r.tree["relay"].(map[string]any); isTable {
 		r.config.Relay = relayFor(table)
 	}
@@ -46,12 +57,12 @@ func Parse(name string, data []byte) (*Config, error) {
 		r.check()
 	}
 	if len(r.problems) > 0 {
-		return nil, r.report(name)
+		return nil, r.report()
 	}
 	for _, relay := range r.config.relays() {
 		relay.setPort()
 	}
-	return r.config, nil
+	return r, nil
 }
 
 // setPort sets a port that is not written.
@@ -108,11 +119,15 @@ type problem struct {
 // reader turns the decoded tree into a Config, in the order of the source, so
 // that the same file always gives the same errors.
 type reader struct {
-	src      string
-	tree     map[string]any
-	config   *Config
-	at       map[string]int // key → offset of its value, of a table its first mention
-	problems []problem
+	name, src   string
+	tree        map[string]any
+	environment []override // each has the offset behind src of its place here
+	replaced    []string   // keys of the file for which a variable of another key stands
+	config      *Config
+	at          map[string]int // key → offset of its value, of a table its first mention
+	problems    []problem
+	// hostname and domain are where these are from, when the system named them.
+	hostname, domain string
 }
 
 func (r *reader) fail(offset int, format string, args ...any) {
@@ -127,7 +142,7 @@ func (r *reader) read() {
 	}
 	tables := append(tableNames(), tablesOf(r.config.settings())...)
 	var refused []string
-	for _, e := range scan(r.src) {
+	for _, e := range r.entries() {
 		path := e.indexed()
 		key := path.String()
 		if len(e.path) > 1 {
@@ -200,15 +215,11 @@ func shown(key string) string {
 }
 
 // report is the first problems in the order of the file, a line each.
-func (r *reader) report(name string) error {
+func (r *reader) report() error {
 	slices.SortStableFunc(r.problems, func(a, b problem) int { return cmp.Compare(a.offset, b.offset) })
 	var errs []error
 	for _, p := range r.problems[:min(len(r.problems), maxProblems)] {
-		where := name
-		if p.offset >= 0 {
-			where = place(name, r.src, p.offset)
-		}
-		errs = append(errs, fmt.Errorf("%s: %s", where, p.message))
+		errs = append(errs, fmt.Errorf("%s: %s", r.where(p.offset), p.message))
 	}
 	return errors.Join(errs...)
 }
@@ -242,12 +253,16 @@ func isBelow(key, table string) bool {
 // keyNames are all keys of this version, whether there is a relay and a route or
 // not.
 func keyNames() []string {
-	all := Config{Relay: &Relay{}, Routes: []Route{{Relay: &Relay{}}}, DKIM: make([]DKIM, 1)}
 	var names []string
-	for _, s := range all.settings() {
+	for _, s := range everything().settings() {
 		names = append(names, shown(s.key))
 	}
 	return names
+}
+
+// everything is a Config with one of each table.
+func everything() *Config {
+	return &Config{Relay: &Relay{}, Routes: []Route{{Relay: &Relay{}}}, DKIM: make([]DKIM, 1)}
 }
 
 // tableNames are the tables that the keys of this version stand in.

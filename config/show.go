@@ -18,33 +18,120 @@ func (c *Config) WriteTo(w io.Writer) (int64, error) {
 }
 
 // String is what WriteTo writes.
-func (c *Config) String() string { return text(c.settings()) }
+func (c *Config) String() string { return list(c.settings(), nil).text() }
 
 // Format writes the relay's table of the file whatever the verb. Without it, fmt
 // would answer a verb it does not know with all fields, the password as it is.
-func (r Relay) Format(f fmt.State, _ rune) { io.WriteString(f, text(r.settings("relay."))) }
+func (r Relay) Format(f fmt.State, _ rune) { io.WriteString(f, list(r.settings("relay."), nil).text()) }
 
-// text is the settings as TOML, a header before each table.
-func text(settings []setting) string {
-	var out bytes.Buffer
-	inTable := ""
+// Origin says where the value of a setting is from.
+type Origin string
+
+// The origins.
+const (
+	FromFile        Origin = "file"
+	FromEnvironment Origin = "environment"
+	FromPreset      Origin = "preset"
+	FromSystem      Origin = "system" // what the machine calls itself
+	FromDefault     Origin = "default"
+)
+
+// Setting is a key that has a value, the number of its table in it where there are
+// several (route.0.host), and where the value is from. A password is "…".
+type Setting struct {
+	Key    string `json:"key"`
+	Value  any    `json:"value"`
+	Origin Origin `json:"origin,omitempty"`
+	// Where is file:line, the name of a variable or of a preset; empty of a default.
+	Where string `json:"where,omitempty"`
+}
+
+// Listing is settings in the order of the manual.
+type Listing []Setting
+
+// list is the settings that have a value. A nil origin leaves out where it is from.
+func list(settings []setting, origin func(key string) (Origin, string)) Listing {
+	var l Listing
 	for _, s := range settings {
-		table, name := split(s.key)
 		v := reflect.ValueOf(s.dst).Elem()
 		if v.IsZero() {
 			continue
 		}
+		next := Setting{Key: s.key, Value: plain(v)}
+		if origin != nil {
+			next.Origin, next.Where = origin(s.key)
+		}
+		l = append(l, next)
+	}
+	return l
+}
+
+// origin says where the value of a key is from.
+func (r *reader) origin(key string) (Origin, string) {
+	if offset, written := r.at[key]; written {
+		if offset > len(r.src) {
+			return FromEnvironment, r.where(offset)
+		}
+		line := strings.Count(r.src[:offset], "\n") + 1
+		return FromFile, fmt.Sprintf("%s:%d", r.name, line)
+	}
+	table, name := split(key)
+	preset, _ := lookup(r.tree, append(strings.Split(table, "."), "preset")).(string)
+	switch _, given := presets()[preset][name]; {
+	case given:
+		return FromPreset, preset
+	case key == "hostname" && r.hostname != "":
+		return FromSystem, r.hostname
+	case key == "domain" && r.domain != "":
+		return FromSystem, r.domain
+	}
+	return FromDefault, ""
+}
+
+// WriteTo writes the listing as TOML, with where each value is from as a comment.
+func (l Listing) WriteTo(w io.Writer) (int64, error) {
+	n, err := io.WriteString(w, l.text())
+	return int64(n), err
+}
+
+// originColumn is where comments stand, in characters: most values are shorter.
+const originColumn = 40
+
+// text is the settings as TOML, a header before each table.
+func (l Listing) text() string {
+	var out bytes.Buffer
+	inTable := ""
+	for _, s := range l {
+		table, name := split(s.Key)
 		if table != inTable {
 			out.WriteString(tableHeader(table))
 			inTable = table
 		}
-		line, err := toml.Marshal(map[string]any{name: plain(v)})
+		line, err := toml.Marshal(map[string]any{name: s.Value})
 		if err != nil {
 			panic(err) // what plain returns can be written
 		}
-		out.Write(line)
+		if s.Origin == "" {
+			out.Write(line)
+			continue
+		}
+		comment := strings.TrimSpace(string(s.Origin) + " " + s.Where)
+		if s.Origin == FromFile {
+			comment = s.Where
+		}
+		fmt.Fprintf(&out, "%-*s # %s\n", originColumn, bytes.TrimSuffix(line, []byte("\n")), printable(comment))
 	}
 	return out.String()
+}
+
+// printable has no control characters: the name of a file may have any.
+func printable(s string) string {
+	return strings.Map(func(c rune) rune {
+		if isControl(c) {
+			return '?'
+		}
+		return c
+	}, s)
 }
 
 // tableHeader is the line above a table, or above one in a list of tables.

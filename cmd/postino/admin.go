@@ -53,7 +53,7 @@ func runConfigCheck(_ context.Context, a *app, _ options, operands []string) err
 		}
 		verdict = "not there, the defaults hold: mail goes directly to the exchangers of its recipients"
 	}
-	if _, err := config.Load(path); err != nil {
+	if _, err := config.Load(path, a.environ...); err != nil {
 		return &exitError{status: exConfig, err: err}
 	}
 	return a.output(func(w io.Writer) error {
@@ -63,17 +63,28 @@ func runConfigCheck(_ context.Context, a *app, _ options, operands []string) err
 }
 
 // runConfigShow is the config show command.
-func runConfigShow(_ context.Context, a *app, _ options, operands []string) error {
+func runConfigShow(_ context.Context, a *app, o options, operands []string) error {
 	if len(operands) > 0 {
 		return usageError("config show takes no operands: --config names a file")
 	}
-	c, err := a.loadConfig()
-	if err != nil {
+	if _, err := a.loadConfig(); err != nil {
 		return err
 	}
+	settings, err := config.List(a.config, a.environ...)
+	if err != nil {
+		return &exitError{status: exConfig, err: err}
+	}
 	return a.output(func(w io.Writer) error {
-		_, err := c.WriteTo(w)
-		return err
+		if !o.json {
+			_, err := settings.WriteTo(w)
+			return err
+		}
+		for _, s := range settings {
+			if err := writeLine(w, s); err != nil {
+				return err
+			}
+		}
+		return nil
 	})
 }
 

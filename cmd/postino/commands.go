@@ -58,7 +58,7 @@ func commands() []command {
 			"postino dkim keygen example.com s1 /etc/postino/dkim/s1.pem", []flags{flagJSON, flagKind}, runDKIMKeygen},
 		{"dkim record", "[DOMAIN]", "print the records that the configured keys need", "postino dkim record example.com", []flags{flagJSON}, runDKIMRecord},
 		{"config check", "[FILE]", "say what is wrong with the configuration", "postino config check", nil, runConfigCheck},
-		{"config show", "", "print the configuration, defaults included", "postino config show", nil, runConfigShow},
+		{"config show", "", "print the configuration, and where each value is from", "postino config show", []flags{flagJSON}, runConfigShow},
 		{"spool check", "", "say what is wrong with a spool that no runner has", "postino spool check", []flags{flagJSON}, runSpoolCheck},
 		{"spool salvage", "[FILE]", "bring the mail in a damaged spool file back", "postino spool salvage spool.db.damaged.20261125T033000.000000Z",
 			[]flags{flagJSON}, runSpoolSalvage},

@@ -35,16 +35,18 @@ type app struct {
 	stdout io.Writer
 	stderr io.Writer
 	zone   *time.Location // of the times people read
+	// environ is the environment as far as it may be believed.
+	environ []string
 }
 
 func main() {
 	a := &app{
-		name:   "postino",
-		config: env("POSTINO_CONFIG", defaultConfig),
-		spool:  env("POSTINO_SPOOL", defaultSpool),
-		stdin:  os.Stdin, stdout: os.Stdout, stderr: os.Stderr,
+		name:    "postino",
+		environ: believed(),
+		stdin:   os.Stdin, stdout: os.Stdout, stderr: os.Stderr,
 		zone: time.Local,
 	}
+	a.config, a.spool = a.env("POSTINO_CONFIG", defaultConfig), a.env("POSTINO_SPOOL", defaultSpool)
 	os.Exit(a.main(context.Background(), os.Args))
 }
 
@@ -57,7 +59,7 @@ func (a *app) loadConfig() (*config.Config, error) {
 	}
 	var c *config.Config
 	if err == nil {
-		c, err = config.Load(a.config)
+		c, err = config.Load(a.config, a.environ...)
 	}
 	if err != nil {
 		return nil, &exitError{status: exConfig, err: err}
@@ -65,9 +67,21 @@ func (a *app) loadConfig() (*config.Config, error) {
 	return c, nil
 }
 
-func env(name, otherwise string) string {
-	if v := os.Getenv(name); v != "" {
-		return v
+// believed is the environment: none where a set-user-ID program of somebody else
+// called us without leaving its caller behind, who may then not say what we run.
+func believed() []string {
+	if os.Getuid() != os.Geteuid() || os.Getgid() != os.Getegid() {
+		return nil
+	}
+	return os.Environ()
+}
+
+// env is the value of a variable; an empty one is none.
+func (a *app) env(name, otherwise string) string {
+	for _, pair := range a.environ {
+		if value, found := strings.CutPrefix(pair, name+"="); found && value != "" {
+			return value
+		}
 	}
 	return otherwise
 }

@@ -127,7 +127,7 @@ func runAliasesCheck(_ context.Context, a *app, _ options, operands []string) er
 	path := config.Default().Aliases.File
 	if len(operands) == 1 {
 		path = operands[0]
-	} else if c, err := config.Load(a.config); err == nil {
+	} else if c, err := config.Load(a.config, a.environ...); err == nil {
 		// One that cannot be read, or is wrong, is not what was asked about.
 		path = c.Aliases.File
 	}
