@@ -39,7 +39,7 @@ func arrows() map[string]struct {
 		"delivery":         {4, []string{"config", "delivery/aliases", "delivery/dkim", "delivery/dsn", "delivery/local", "delivery/relay", "spool", "spool/address"}},
 		"delivery/control": {5, []string{"delivery", "spool", "spool/address"}},
 		"cmd/sendmail":     {6, []string{"spool/address", "spool/handoff", "spool/header"}},
-		"cmd/postino": {6, []string{"config", "delivery", "delivery/aliases", "delivery/control", "delivery/dkim", "spool",
+		"cmd/postino": {6, []string{"config", "delivery", "delivery/aliases", "delivery/control", "delivery/dkim", "delivery/local", "spool",
 			"spool/address", "spool/submit"}},
 
 		// For tests alone: nobody imports them but tests.

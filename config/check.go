@@ -34,6 +34,7 @@ func (r *reader) check() {
 	}
 	r.checkFrom(&c.From)
 	r.checkPath("aliases.file", c.Aliases.File)
+	r.checkLocal(&c.Local)
 	if c.Relay != nil {
 		r.checkRelay("relay.", c.Relay)
 	}
@@ -61,6 +62,13 @@ func (r *reader) checkFrom(f *From) {
 		r.failAt(keys{"from.address"}, "%s is not an address: write one such as \"{user}@example.com\", in which {user} and {hostname} may stand", quote(f.Address))
 	case f.Address == "" && (f.Envelope == Force || f.Header == Force):
 		r.failAt(keys{"from.address", "from.envelope", "from.header"}, `missing: "force" needs to know which`)
+	}
+}
+
+func (r *reader) checkLocal(l *Local) {
+	r.checkPath("local.helper", l.Helper)
+	if to := l.Deliver.Transport; l.Helper != "" && (to.Kind != ViaMaildir && to.Kind != ViaMbox || !strings.Contains(to.Path, UserMark)) {
+		r.failAt(keys{"local.helper"}, "is for mailboxes of users: set local.deliver to maildir: or mbox: and a path with %s in it", UserMark)
 	}
 }
 

@@ -120,7 +120,12 @@ type From struct {
 }
 
 // Local is what happens to mail for LocalDomains that no alias takes.
-type Local struct{ Deliver LocalDelivery }
+type Local struct {
+	Deliver LocalDelivery
+	// Helper is the socket of a process that writes users' mailboxes as the users;
+	// empty: the runner writes them itself.
+	Helper string
+}
 
 // Aliases says where the aliases file is. In this version newaliases(1) checks it
 // and nothing else reads it. A file that is missing is an empty one.

@@ -96,7 +96,7 @@ func TestFullFileSetsEveryKey(t *testing.T) {
 		MX:       MX{Port: 2525, TLS: MXVerify, Resolver: "127.0.0.1:5353", IP: OnlyV4, AllowLoopback: true},
 		From:     From{Force, Force, "{user}@example.com", KeepAsReplyTo},
 		Aliases:  Aliases{"/etc/postino/aliases"},
-		Local:    Local{LocalDelivery{Transport: Transport{Kind: ViaMaildir, Path: "/home/{user}/Maildir"}}},
+		Local:    Local{LocalDelivery{Transport: Transport{Kind: ViaMaildir, Path: "/home/{user}/Maildir"}}, "/run/postino/mailbox.sock"},
 		Retry:    Retry{10 * m, 24 * 60 * m, 7 * 24 * 60 * m, 6 * 60 * m},
 		Timeouts: Timeouts{m / 6, m * 3 / 2, 2 * m, m, 5 * m},
 		Limits:   Limits{Rate{200, time.Hour}, Rate{1000, time.Hour}, 50, MailqAll},

@@ -46,6 +46,7 @@ func (c *Config) settings() []setting {
 		{key: "from.keep_as", dst: &c.From.KeepAs},
 		{key: "aliases.file", dst: &c.Aliases.File},
 		{key: "local.deliver", dst: &c.Local.Deliver},
+		{key: "local.helper", dst: &c.Local.Helper},
 		{key: "retry.first", dst: &c.Retry.First},
 		{key: "retry.max", dst: &c.Retry.Max},
 		{key: "retry.lifetime", dst: &c.Retry.Lifetime},

@@ -87,6 +87,10 @@ func newPlan(c *config.Config) (*plan, error) {
 	var hereErr error
 	if to := c.Local.Deliver; to.Forward != "" {
 		p.forward, hereErr = address.Parse(to.Forward)
+	} else if c.Local.Helper != "" {
+		h := local.NewHelper(to.Transport, c.Local.Helper)
+		p.here = serverless(h.Hop(), h, spool.Delivered)
+		p.here.unsigned = true
 	} else if to != (config.LocalDelivery{}) {
 		p.here, hereErr = p.newRoute(&config.Route{Transport: to.Transport})
 	}

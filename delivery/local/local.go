@@ -1,5 +1,6 @@
-// Package local puts mail into the mailboxes of this machine: Maildir and mbox. It
-// writes them as the runner's user, with no privileges of its own.
+// Package local puts mail into the mailboxes of this machine: Maildir and mbox. A Store
+// writes them as the runner's user, with no privileges of its own; a Helper has another
+// process write them, which is started with those of root and becomes the user.
 package local
 
 import (
@@ -10,6 +11,7 @@ import (
 	"os"
 	"os/user"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"sync"
 	"syscall"
@@ -63,14 +65,32 @@ func (s *Store) deliver(ctx context.Context, at place, l *letter) error {
 	if s.to.Kind == config.ViaMbox {
 		s.mbox.Lock()
 		defer s.mbox.Unlock()
-		return appendMbox(ctx, root, at.rest, l)
+		return appendMbox(ctx, root, at.rest, mayMake(root, at.owner), l)
 	}
 	return writeMaildir(root, at.rest, l, s.host)
 }
 
 // place is a mailbox: base is a directory that the administrator names, rest what is
-// below it, where the user may have put links. None leads out of base.
-type place struct{ base, rest string }
+// below it, where the user may have put links. None leads out of base. Owner is whose
+// it is, nil where it is not one user's.
+type place struct {
+	base, rest string
+	owner      *user.User
+}
+
+// mayMake reports whether a file made in root by us can be read by its owner: we are the
+// owner, or all mailboxes there are ours, and read by a server that is us as well.
+func mayMake(root *os.Root, owner *user.User) bool {
+	if owner == nil || owner.Uid == strconv.Itoa(os.Geteuid()) {
+		return true
+	}
+	info, err := root.Stat(".")
+	if err != nil {
+		return false
+	}
+	st, ok := info.Sys().(*syscall.Stat_t)
+	return ok && int(st.Uid) == os.Geteuid()
+}
 
 // errNoUser is why mail fails rather than waits.
 var errNoUser = errors.New("no such user here")
@@ -81,37 +101,37 @@ func (s *Store) place(to address.Address) (place, error) {
 	path := s.to.Path
 	before, _, marked := strings.Cut(path, config.UserMark)
 	if !marked {
-		return place{filepath.Dir(path), filepath.Base(path)}, nil
+		return place{filepath.Dir(path), filepath.Base(path), nil}, nil
 	}
-	name, err := account(to.Local)
+	owner, err := account(to.Local)
 	if err != nil {
 		return place{}, err
 	}
-	path = strings.ReplaceAll(path, config.UserMark, name)
+	path = strings.ReplaceAll(path, config.UserMark, owner.Username)
 	end := strings.IndexByte(path[len(before):], '/')
 	if end < 0 {
-		return place{filepath.Dir(path), filepath.Base(path)}, nil
+		return place{filepath.Dir(path), filepath.Base(path), owner}, nil
 	}
 	end += len(before)
-	return place{path[:end], path[end+1:]}, nil
+	return place{path[:end], path[end+1:], owner}, nil
 }
 
-// account is the name of a user as the system has it: mail to Root is for root.
-func account(name string) (string, error) {
+// account is a user as the system has it: mail to Root is for root.
+func account(name string) (*user.User, error) {
 	if name == "" || name == "." || name == ".." || strings.ContainsAny(name, "/\x00") {
-		return "", fmt.Errorf("%q: %w", name, errNoUser)
+		return nil, fmt.Errorf("%q: %w", name, errNoUser)
 	}
 	var unknown user.UnknownUserError
 	for _, n := range []string{name, strings.ToLower(name)} {
 		u, err := user.Lookup(n)
 		if err == nil && u.Username == n {
-			return n, nil
+			return u, nil
 		}
 		if err != nil && !errors.As(err, &unknown) {
-			return "", err
+			return nil, err
 		}
 	}
-	return "", fmt.Errorf("%q: %w", name, errNoUser)
+	return nil, fmt.Errorf("%q: %w", name, errNoUser)
 }
 
 // reply is what an error means for the recipient. All but a missing user is something

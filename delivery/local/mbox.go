@@ -23,11 +23,17 @@ const (
 	staleLock = 5 * time.Minute
 )
 
-// appendMbox appends a message to an mbox, which is made if need be, and syncs it.
-// After an error the file is as long as it was. A message that is the last of the file
+// appendMbox appends a message to an mbox, which is made if need be and mayMake says so, and syncs it. After an error the file is as long as it was. A message that is the last of the file
 // already is not appended again.
-func appendMbox(ctx context.Context, base *os.Root, path string, l *letter) (err error) {
-	f, err := base.OpenFile(path, os.O_RDWR|os.O_CREATE|syscall.O_NONBLOCK, fileRights)
+func appendMbox(ctx context.Context, base *os.Root, path string, mayMake bool, l *letter) (err error) {
+	flags := os.O_RDWR | syscall.O_NONBLOCK
+	if mayMake {
+		flags |= os.O_CREATE
+	}
+	f, err := base.OpenFile(path, flags, fileRights)
+	if !mayMake && errors.Is(err, fs.ErrNotExist) {
+		return fmt.Errorf("%w: it must exist and be its user's: make it, or set local.helper", err)
+	}
 	if err != nil {
 		return err
 	}

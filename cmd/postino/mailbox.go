@@ -1,0 +1,63 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"os"
+
+	"golang.org/x/sys/unix"
+
+	"postino/config"
+	mailbox "postino/delivery/local"
+)
+
+// runMailboxServe delivers what a runner sends on standard input, a socket.
+func runMailboxServe(_ context.Context, a *app, _ options, operands []string) error {
+	if len(operands) > 0 {
+		return usageError("mailbox serve takes no operands")
+	}
+	conn, err := net.FileConn(os.Stdin)
+	if err != nil {
+		return usageError(`standard input is no socket: a service manager starts "mailbox serve", for each connection to local.helper`)
+	}
+	defer conn.Close()
+	if err := a.checkRunner(); err != nil {
+		return err
+	}
+	c, err := a.loadConfig()
+	if err != nil {
+		return err
+	}
+	to := c.Local.Deliver.Transport
+	if to.Kind != config.ViaMaildir && to.Kind != config.ViaMbox {
+		return &exitError{status: exConfig, err: errors.New("local.deliver: want maildir: or mbox: where there is a helper")}
+	}
+	m := &mailbox.Mailboxes{To: to, Hostname: c.Hostname, Program: []string{"/proc/self/exe", "mailbox", "write"}}
+	return m.Serve(conn)
+}
+
+// checkRunner refuses a peer on standard input that is neither root nor the owner of
+// the spool, beside what the rights of the socket's file say.
+func (a *app) checkRunner() error {
+	peer, err := unix.GetsockoptUcred(int(os.Stdin.Fd()), unix.SOL_SOCKET, unix.SO_PEERCRED)
+	if err != nil {
+		return fmt.Errorf("standard input: who is the peer: %w", err)
+	}
+	var st unix.Stat_t
+	if err := unix.Stat(a.spool, &st); err != nil {
+		return &os.PathError{Op: "stat", Path: a.spool, Err: err}
+	}
+	if peer.Uid != 0 && peer.Uid != st.Uid {
+		return &exitError{status: exNoPerm, err: fmt.Errorf("uid %d is not the runner's: the socket of local.helper has to have mode 0600", peer.Uid)}
+	}
+	return nil
+}
+
+// runMailboxWrite writes one message to one mailbox, as the user that mailbox serve
+// started it as.
+func runMailboxWrite(_ context.Context, a *app, _ options, _ []string) error {
+	const taskFD = 3
+	return mailbox.Write(os.NewFile(taskFD, "task"), os.Stdin, a.stdout)
+}

@@ -1,0 +1,198 @@
+package local
+
+import (
+	"bufio"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"os"
+	"os/exec"
+	"os/user"
+	"slices"
+	"strconv"
+	"syscall"
+	"time"
+
+	"postino/config"
+	"postino/spool"
+	"postino/spool/address"
+)
+
+// childWait is how long the delivery to one mailbox may take: lockWait, and a minute
+// for the disk.
+const childWait = lockWait + time.Minute
+
+// Mailboxes are what a helper writes to, ViaMaildir or ViaMbox.
+type Mailboxes struct {
+	To       config.Transport
+	Hostname string   // in the names of files
+	Program  []string // a program that calls Write, and its arguments
+}
+
+// Serve answers one order of a runner on conn, and returns when that is done. It is
+// for a process that a service manager starts as root for the connection, so that no
+// daemon has these rights. For each recipient it starts a process that is the user
+// from its first instruction on, and that writes the one mailbox. The runner says what
+// is delivered and to whom; where mailboxes are it cannot say.
+func (m *Mailboxes) Serve(conn net.Conn) error {
+	if err := conn.SetDeadline(time.Now().Add(helperWait)); err != nil {
+		return err
+	}
+	in := bufio.NewReaderSize(conn, maxPiece)
+	var o order
+	if err := readLine(in, &o); err != nil {
+		return err
+	}
+	content, err := os.CreateTemp("", "postino-mailbox")
+	if err != nil {
+		return err
+	}
+	defer content.Close()
+	if err := errors.Join(os.Remove(content.Name()), readContent(content, in)); err != nil {
+		return err
+	}
+	replies := make([]spool.Reply, len(o.Recipients))
+	for i, to := range o.Recipients {
+		one := o
+		one.Recipients = []address.Address{to}
+		replies[i] = m.writeAs(&one, content)
+	}
+	return writeLine(conn, replies)
+}
+
+// writeAs has a process of the recipient's write to the mailbox.
+func (m *Mailboxes) writeAs(o *order, content *os.File) spool.Reply {
+	owner, err := account(o.Recipients[0].Local)
+	if err != nil {
+		return reply(err)
+	}
+	who, shared, err := m.credential(owner, o.Recipients[0])
+	if err != nil {
+		return reply(err)
+	}
+	r, err := m.runChild(who, task{*o, m.To.String(), m.Hostname, shared}, content)
+	if err != nil {
+		return reply(fmt.Errorf("as %s: %w", owner.Username, err))
+	}
+	return checked(r)
+}
+
+// credential is whom the process is. Its group is the user's; where mailboxes of many
+// are in one directory that a group may write, as in /var/mail, it is that group.
+func (m *Mailboxes) credential(owner *user.User, to address.Address) (who *syscall.Credential, shared bool, err error) {
+	uid, uidErr := strconv.ParseUint(owner.Uid, 10, 32)
+	gid, gidErr := strconv.ParseUint(owner.Gid, 10, 32)
+	if err := errors.Join(uidErr, gidErr); err != nil {
+		return nil, false, err
+	}
+	at, err := (&Store{to: m.To}).place(to)
+	if err != nil {
+		return nil, false, err
+	}
+	var st syscall.Stat_t
+	if err := syscall.Stat(at.base, &st); err != nil {
+		return nil, false, &os.PathError{Op: "stat", Path: at.base, Err: err}
+	}
+	if shared = st.Mode&0o020 != 0 && uint64(st.Uid) != uid; shared {
+		gid = uint64(st.Gid)
+	}
+	if os.Geteuid() != 0 {
+		if uid != uint64(os.Geteuid()) {
+			return nil, false, errors.New("the helper is not root")
+		}
+		return nil, shared, nil
+	}
+	return &syscall.Credential{Uid: uint32(uid), Gid: uint32(gid)}, shared, nil
+}
+
+// runChild runs the process that Write is in. It has the content as its standard
+// input, the task as descriptor 3, and answers on its standard output, which a user who
+// looks after his own processes could write to: nothing of it is believed unread.
+func (m *Mailboxes) runChild(who *syscall.Credential, t task, content *os.File) (r spool.Reply, err error) {
+	in, out, err := os.Pipe()
+	if err != nil {
+		return r, err
+	}
+	defer in.Close()
+	ctx, cancel := context.WithTimeout(context.Background(), childWait)
+	defer cancel()
+	child := exec.CommandContext(ctx, m.Program[0], m.Program[1:]...)
+	child.Env, child.Dir = []string{"PATH=/usr/bin:/bin"}, "/"
+	child.Stdin, child.ExtraFiles, child.Stderr = content, []*os.File{in}, os.Stderr
+	child.SysProcAttr = &syscall.SysProcAttr{Credential: who, Setsid: true}
+	answer, err := child.StdoutPipe()
+	if err == nil {
+		err = child.Start()
+	}
+	if err != nil {
+		return r, errors.Join(err, out.Close())
+	}
+	err = errors.Join(writeLine(out, t), out.Close()) // less than a pipe holds
+	text, readErr := io.ReadAll(io.LimitReader(answer, maxAnswer))
+	err = errors.Join(err, readErr, child.Wait())
+	if err == nil {
+		err = json.Unmarshal(text, &r)
+	}
+	return r, err
+}
+
+// maxAnswer is the longest answer of the process for one mailbox, in octets.
+const maxAnswer = 16 << 10
+
+// task is an order with one recipient, and where the mailboxes are.
+type task struct {
+	Order    order  `json:"order"`
+	To       string `json:"to"`
+	Hostname string `json:"hostname"`
+	// Shared: the mailbox is in a directory for many, whose group may use it.
+	Shared bool `json:"shared"`
+}
+
+// Write does the one task that in has, and writes the reply. It is for a process that
+// Mailboxes.Serve has started.
+func Write(in io.Reader, content *os.File, out io.Writer) error {
+	var t task
+	if err := readLine(bufio.NewReader(in), &t); err != nil {
+		return err
+	}
+	var to config.Transport
+	if err := to.UnmarshalText([]byte(t.To)); err != nil {
+		return err
+	}
+	info, err := content.Stat()
+	if err != nil {
+		return err
+	}
+	mask := 0o077
+	if t.Shared {
+		mask = 0o007
+	}
+	syscall.Umask(mask)
+	b := t.Order.batch(func() (io.ReadCloser, error) {
+		return io.NopCloser(io.NewSectionReader(content, 0, info.Size())), nil
+	})
+	replies := New(to, t.Hostname).Deliver(context.Background(), b)
+	if len(replies) != 1 {
+		return fmt.Errorf("%d recipients, want one", len(replies))
+	}
+	return writeLine(out, replies[0])
+}
+
+// checked is a reply of another process, with nothing in it that a Store does not say.
+func checked(r spool.Reply) spool.Reply {
+	switch r.Class() {
+	case spool.Success:
+		return reply(nil)
+	case spool.Permanent:
+		r.Status = "5.1.1"
+	default:
+		r.Status = spool.CleanText(r.Status)
+		if !slices.Contains([]string{"4.2.0", "4.2.2", "4.3.1"}, r.Status) {
+			r.Status = "4.2.0"
+		}
+	}
+	return spool.Reply{Status: r.Status, Text: spool.CleanText(r.Text), Command: "local"}
+}
