@@ -141,8 +141,13 @@ func (p *plan) expanded(rcpt *spool.Recipient, x aliases.Expansion) (o spool.Out
 			}
 		}
 	}
+	members := len(children)
+	if o.Final {
+		members++ // it is one of them itself
+	}
+	o.Several = members > 1
 	for i := range children {
-		inherit(&children[i], rcpt, len(children))
+		inherit(&children[i], rcpt, members)
 	}
 	switch {
 	case o.Status == spool.Failed:

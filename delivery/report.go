@@ -37,7 +37,7 @@ func reportsOwed(c *config.Config, m, after *spool.Message, outcomes []spool.Out
 	}
 	var list []owed
 	// A report about a report would go on for ever (RFC 5321 §6.1).
-	for _, action := range []dsn.Action{dsn.Failed, dsn.Delayed, dsn.Relayed, dsn.Delivered} {
+	for _, action := range []dsn.Action{dsn.Failed, dsn.Delayed, dsn.Relayed, dsn.Delivered, dsn.Expanded} {
 		if about := byAction[action]; len(about) > 0 && !m.Sender.IsNull() && m.Origin.Via != spool.ViaDSN {
 			list = append(list, owed{action, m.Sender, about})
 		}
@@ -63,12 +63,15 @@ func tells(rcpt *spool.Recipient, o spool.Outcome) dsn.Action {
 		return dsn.Relayed
 	case o.Status == spool.Delivered && wants("SUCCESS", false):
 		return dsn.Delivered
+	case o.Status == spool.Expanded && o.Several && wants("SUCCESS", false):
+		return dsn.Expanded
 	}
 	return ""
 }
 
 // operatorReport is the copy of a failure for bounce_to, whatever the sender wants to
-// know of it. What goes to bounce_to itself is not reported there.
+// know of it. What goes to bounce_to itself is not reported there: neither mail to that
+// address, nor a report to whoever stands behind it as an alias.
 func operatorReport(c *config.Config, m, after *spool.Message, outcomes []spool.Outcome) []owed {
 	if c.BounceTo == "" {
 		return nil
@@ -77,10 +80,14 @@ func operatorReport(c *config.Config, m, after *spool.Message, outcomes []spool.
 	if err != nil {
 		return nil // the configuration was checked
 	}
+	isTo := func(rcpt spool.Recipient) bool { return rcpt.Address.Key() == to.Key() }
+	if m.Origin.Via == spool.ViaDSN && slices.ContainsFunc(m.Recipients, isTo) {
+		return nil
+	}
 	var about []int
 	for _, o := range outcomes {
 		rcpt := &after.Recipients[o.Recipient]
-		if o.Status == spool.Failed && !m.Recipients[o.Recipient].Status.Settled() && rcpt.Address.Key() != to.Key() {
+		if o.Status == spool.Failed && !m.Recipients[o.Recipient].Status.Settled() && !isTo(*rcpt) {
 			about = append(about, o.Recipient)
 		}
 	}

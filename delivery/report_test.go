@@ -22,6 +22,8 @@ func TestReportsFollowWhatWasAskedFor(t *testing.T) {
 	relayed := spool.Outcome{Status: spool.Relayed, Reply: spool.Reply{Status: "2.0.0"}}
 	told := spool.Outcome{Status: spool.Relayed, Reply: spool.Reply{Status: "2.0.0", Notifies: true}}
 	delivered := spool.Outcome{Status: spool.Delivered, Reply: spool.Reply{Status: "2.0.0"}}
+	expanded := spool.Outcome{Status: spool.Expanded, Several: true, Reply: spool.Reply{Status: "2.0.0"}}
+	forwarded := spool.Outcome{Status: spool.Expanded, Reply: spool.Reply{Status: "2.0.0"}}
 	for _, tt := range []struct {
 		notify, sender, bounceTo string
 		outcome                  spool.Outcome
@@ -41,6 +43,9 @@ func TestReportsFollowWhatWasAskedFor(t *testing.T) {
 		{"SUCCESS", "s@x.test", "", told, ""},
 		{"SUCCESS,FAILURE", "s@x.test", "", delivered, "delivered s@x.test"},
 		{"NEVER", "s@x.test", "", delivered, ""},
+		{"SUCCESS", "s@x.test", "", expanded, "expanded s@x.test"},
+		{"SUCCESS", "s@x.test", "", forwarded, ""},
+		{"FAILURE", "s@x.test", "", expanded, ""},
 		{"", "", "", failed, ""},
 		{"", "", "ops@x.test", failed, "failed ops@x.test"},
 		{"NEVER", "s@x.test", "ops@x.test", failed, "failed ops@x.test"},
@@ -72,6 +77,23 @@ func TestReportsFollowWhatWasAskedFor(t *testing.T) {
 	m := &spool.Message{Origin: spool.Origin{Via: spool.ViaDSN}, Sender: address.Address{Local: "s", Domain: "x.test"}, Recipients: []spool.Recipient{{Status: spool.Queued}}}
 	if owed := reportsOwed(&config.Config{}, m, m.After([]spool.Outcome{failed}), []spool.Outcome{failed}); len(owed) != 0 {
 		t.Errorf("a report about a report: %v", owed)
+	}
+}
+
+// An operator's address that is an alias for one that fails starts no loop.
+func TestNoReportToTheOperatorAboutHisOwnReports(t *testing.T) {
+	t.Parallel()
+	m := &spool.Message{Origin: spool.Origin{Via: spool.ViaDSN}, Recipients: []spool.Recipient{
+		{Address: address.Address{Local: "root", Domain: "x.test"}, Status: spool.Expanded},
+		{Address: address.Address{Local: "ops", Domain: "y.test"}, Status: spool.Queued},
+	}}
+	failed := []spool.Outcome{{Recipient: 1, Status: spool.Failed, Reply: spool.Reply{Status: "5.1.1"}}}
+	if owed := reportsOwed(&config.Config{BounceTo: "root@x.test"}, m, m.After(failed), failed); len(owed) != 0 {
+		t.Errorf("%+v", owed)
+	}
+	m.Recipients[0].Address.Local = "somebody"
+	if owed := reportsOwed(&config.Config{BounceTo: "root@x.test"}, m, m.After(failed), failed); len(owed) != 1 {
+		t.Errorf("of a report to somebody else: %+v", owed)
 	}
 }
 

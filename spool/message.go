@@ -183,6 +183,9 @@ type Outcome struct {
 	Reply     Reply     `json:"reply"`
 	// Final: see Recipient. With Status Queued that is all there is to the outcome.
 	Final bool `json:"final,omitempty"`
+	// Several: more than one took the place of an expanded recipient, so that nobody
+	// will tell of its success (RFC 3461 §5.2.7.3).
+	Several bool `json:"several,omitempty"`
 	// Warned: a report with the attempt tells the sender that it is late.
 	Warned bool `json:"warned,omitempty"`
 }

@@ -69,7 +69,8 @@ func (r *Report) Write(w io.Writer, content io.Reader) error {
 	var b bytes.Buffer
 	r.writeHeader(&b, boundary)
 	part(&b, boundary, "Notification", "text/plain; charset=utf-8", r.text(full))
-	part(&b, boundary, "Delivery report", "message/delivery-status", r.status())
+	kind, status := r.status()
+	raw(&b, boundary, "Delivery report", kind, []byte(status))
 	original.write(&b, boundary, full, r.Message.UTF8)
 	fmt.Fprintf(&b, "\r\n--%s--\r\n", boundary)
 	_, err = w.Write(b.Bytes())

@@ -78,6 +78,9 @@ func TestTheWords(t *testing.T) {
 		"delayed":   report(Delayed, busy(), unreachable()),
 		"relayed":   report(Relayed, spool.Reply{Code: 250, Status: "2.0.0", Text: "Ok: queued as Q1", Host: "mx1.example.net[192.0.2.1]", Command: "dot"}),
 		"delivered": report(Delivered, spool.Reply{Status: "2.0.0", Text: "delivered to Maildir", Command: "local"}),
+		"expanded":  report(Expanded, spool.Reply{Status: "2.0.0", Text: "alias for ann@example.net, bo@example.net", Command: "alias"}),
+		"refused": report(Failed, spool.Reply{Code: 550, Status: "5.7.1", Host: "mx1.example.net[192.0.2.1]", Command: "dot",
+			Text: "Service unavailable; client [192.0.2.77] blocked using Spamhaus"}),
 	} {
 		got := regexp.MustCompile(`\.[0-9a-f]{16}|\.[0-9a-f]{8}@`).ReplaceAllStringFunc(write(t, r, content), func(s string) string {
 			return "." + strings.Repeat("x", 8) + strings.TrimLeft(s, ".0123456789abcdef")

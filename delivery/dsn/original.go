@@ -52,6 +52,11 @@ func (o *original) write(b *bytes.Buffer, boundary string, full, utf8 bool) {
 		part(b, boundary, what, kind, string(text))
 		return
 	}
+	raw(b, boundary, what, kind, text)
+}
+
+// raw writes a part whose text must not be encoded.
+func raw(b *bytes.Buffer, boundary, what, kind string, text []byte) {
 	open(b, boundary, what, kind)
 	if has8bit(text) {
 		b.WriteString("Content-Transfer-Encoding: 8bit\r\n")

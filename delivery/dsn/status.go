@@ -8,12 +8,17 @@ import (
 	"postino/spool/header"
 )
 
-// status is the part for programs (RFC 3464 §2). It is all ASCII: addresses that are
-// not are written in the encoding of RFC 6533 §3, which every channel lets pass.
-func (r *Report) status() string {
+// status is the part for programs (RFC 3464 §2), and its type. It is all ASCII:
+// addresses that are not are written in the encoding of RFC 6533 §3, which every channel
+// lets pass. A report that needs SMTPUTF8 itself has them as they are.
+func (r *Report) status() (kind, text string) {
 	var b strings.Builder
+	kind, encode := "message/delivery-status", encodeUnicode
+	if r.UTF8() {
+		kind, encode = "message/global-delivery-status", func(s string) string { return s }
+	}
 	field := func(name, value string) {
-		fmt.Fprintf(&b, "%s: %s\r\n", name, fold(len(name)+2, visible(value)))
+		fmt.Fprintf(&b, "%s: %s\r\n", name, fold(len(name)+2, r.visible(value)))
 	}
 	m := r.Message
 	field("Reporting-MTA", "dns; "+r.Hostname)
@@ -26,9 +31,9 @@ func (r *Report) status() string {
 		b.WriteString("\r\n")
 		rcpt := r.recipient(n)
 		if rcpt.Original != "" {
-			field("Original-Recipient", originalAddress(rcpt.Original))
+			field("Original-Recipient", originalAddress(rcpt.Original, encode))
 		}
-		field("Final-Recipient", finalAddress(rcpt))
+		field("Final-Recipient", finalAddress(rcpt, encode))
 		field("Action", string(r.Action))
 		field("Status", r.statusCode(rcpt.Reply))
 		if host := hostName(rcpt.Reply.Host); rcpt.Reply.Code != 0 && host != "" {
@@ -41,7 +46,7 @@ func (r *Report) status() string {
 		}
 		field("Final-Log-ID", m.ID.String())
 	}
-	return b.String()
+	return kind, b.String()
 }
 
 // statusCode is the enhanced status, of a class that suits the action: a failure
@@ -78,17 +83,17 @@ func hostName(host string) string {
 }
 
 // originalAddress is ORCPT, which is kept as type;address, the address decoded.
-func originalAddress(original string) string {
+func originalAddress(original string, encode func(string) string) string {
 	kind, addr, _ := strings.Cut(original, ";")
 	if strings.EqualFold(kind, "utf-8") {
-		addr = encodeUnicode(addr)
+		addr = encode(addr)
 	}
 	return kind + ";" + addr
 }
 
-func finalAddress(rcpt *spool.Recipient) string {
+func finalAddress(rcpt *spool.Recipient, encode func(string) string) string {
 	if rcpt.Address.UTF8() {
-		return "utf-8; " + encodeUnicode(rcpt.Address.String())
+		return "utf-8; " + encode(rcpt.Address.String())
 	}
 	return "rfc822; " + rcpt.Address.String()
 }
@@ -110,13 +115,19 @@ func encodeUnicode(s string) string {
 // its name, below the longest line that mail may have even if it has no blank.
 const maxValue = 900
 
-// visible is s in printable ASCII: others wrote it.
-func visible(s string) string {
+// visible is s as it can stand in a field: others wrote it. It is ASCII where the part
+// is.
+func (r *Report) visible(s string) string {
+	s = strings.TrimSpace(s)
+	if r.UTF8() {
+		s = spool.CleanText(s)
+		return strings.ToValidUTF8(s[:min(len(s), maxValue)], "")
+	}
 	s = strings.Map(func(c rune) rune {
 		if c < ' ' || c > '~' {
 			return '?'
 		}
 		return c
-	}, strings.TrimSpace(s))
+	}, s)
 	return s[:min(len(s), maxValue)]
 }

@@ -13,30 +13,26 @@ import (
 // maxTold is how many recipients the text names. The part for programs names all.
 const maxTold = 100
 
-// text is the part for a person: what happened to which mail, whether anything must
-// be done, what the remote said and what that means, and which ID to quote.
+// text is the part for a person: what happened to which mail, what the remote said and
+// what that means, whether anything must be done, and which ID to quote.
 func (r *Report) text(full bool) string {
 	var b strings.Builder
 	say := func(format string, args ...any) { fmt.Fprintf(&b, format+"\r\n", args...) }
-	say("%s\r\n", r.opening())
+	say("%s\r\n", wrap(0, r.opening()))
 	for n := range r.Recipients[:min(len(r.Recipients), maxTold)] {
 		rcpt := r.recipient(n)
 		say("    %s", spool.CleanText(rcpt.Address.String()))
 		for _, line := range r.explain(rcpt) {
-			say("        %s", line)
+			say("        %s", wrap(8, line))
 		}
 		say("")
 	}
 	if more := len(r.Recipients) - maxTold; more > 0 {
 		say("    and %d more, named in the delivery report below\r\n", more)
 	}
-	say("%s\r\n", r.closing())
-	say("%s", r.provenance())
-	attached := "Its header section is attached."
-	if full {
-		attached = "It is attached."
-	}
-	say("%s\r\nFor help ask postmaster@%s and mention %s.", attached, r.Domain, r.Message.ID)
+	say("%s\r\n", wrap(0, r.closing()))
+	say("%s", r.provenance(full))
+	say("For help write to postmaster@%s and quote %s.", r.Domain, r.Message.ID)
 	return b.String()
 }
 
@@ -51,9 +47,9 @@ func (r *Report) opening() string {
 	case Delayed:
 		return mail + " has not been delivered yet to:"
 	case Relayed:
-		return mail + " was handed on. The next server does not send confirmations,\r\nso nothing more will be heard unless something goes wrong, about:"
+		return mail + " was handed on to the next mail server for:"
 	case Expanded:
-		return mail + " was distributed to the members of:"
+		return mail + " was passed on to everybody behind this address:"
 	}
 	return mail + " was delivered to:"
 }
@@ -61,22 +57,37 @@ func (r *Report) opening() string {
 func (r *Report) closing() string {
 	switch r.Action {
 	case Failed:
-		return "Nothing more will be tried. Mend what is named above and send the mail again."
+		return "Nothing more will be tried."
 	case Delayed:
-		return fmt.Sprintf("You need not do anything, and need not send it again. It is tried until\r\n%s; if that comes to nothing, you will be told.",
+		return fmt.Sprintf("You need not do anything, and need not send it again. It is tried until %s; if that comes to nothing, you will be told.",
 			r.Until.Format("Mon, 2 Jan 2006 15:04 -0700"))
+	case Relayed:
+		return "That server sends no confirmations, so you will hear nothing more of it unless something goes wrong. You need not do anything."
+	case Expanded:
+		return "Who of them got it is not reported; you will be told if it fails for one of them. You need not do anything."
 	}
 	return "You need not do anything."
 }
 
 // provenance says which mail it was, for those who send thousands.
-func (r *Report) provenance() string {
+func (r *Report) provenance(full bool) string {
 	m := r.Message
 	who := "by user " + userName(m.Origin.UID)
 	if m.Origin.Via == spool.ViaTCP {
 		who = "over the network"
 	}
-	return fmt.Sprintf("The mail was sent %s on %s\r\non %s.", who, spool.CleanText(r.Hostname), m.Arrived.Format("Mon, 2 Jan 2006 15:04:05 -0700"))
+	attached := "its header section is attached"
+	if full {
+		attached = "it is attached"
+	}
+	return fmt.Sprintf("The mail was sent %s on %s\r\non %s; %s.", who, spool.CleanText(r.Hostname),
+		m.Arrived.Format("Mon, 2 Jan 2006 15:04:05 -0700"), attached)
+}
+
+// wrap breaks text into lines with that many blanks before all but the first.
+func wrap(indent int, text string) string {
+	text = fold(indent, spool.CleanText(text))
+	return strings.ReplaceAll(text, "\r\n ", "\r\n"+strings.Repeat(" ", indent))
 }
 
 func userName(uid int) string {
@@ -86,12 +97,16 @@ func userName(uid int) string {
 	return strconv.Itoa(uid)
 }
 
-// explain is what became of one recipient: what that means, then who said what.
+// explain is what became of one recipient: what that means, who said what, and what
+// can be done about it.
 func (r *Report) explain(rcpt *spool.Recipient) []string {
 	reply := rcpt.Reply
+	trouble := r.Action == Failed || r.Action == Delayed
 	var lines []string
-	if r.Action == Failed || r.Action == Delayed {
-		lines = append(lines, Meaning(reply.Status)+" ("+r.statusCode(reply)+").")
+	var reading Reading
+	if trouble {
+		reading = Read(reply)
+		lines = append(lines, reading.Means+" ("+r.statusCode(reply)+").")
 	}
 	switch host := hostName(reply.Host); {
 	case reply.Code != 0 && host != "":
@@ -101,11 +116,11 @@ func (r *Report) explain(rcpt *spool.Recipient) []string {
 	case reply.Text != "":
 		lines = append(lines, "postino says: "+reply.Said())
 	}
-	if n := rcpt.Attempts; n > 1 {
+	if n := rcpt.Attempts; n > 1 && trouble {
 		lines = append(lines, fmt.Sprintf("It was tried %d times in %s.", n, span(r.Now.Sub(r.Message.Arrived))))
 	}
-	for i, line := range lines {
-		lines[i] = strings.ReplaceAll(fold(8, spool.CleanText(line)), "\r\n", "\r\n       ")
+	if r.Action == Failed {
+		lines = append(lines, reading.Do+".")
 	}
 	return lines
 }
@@ -127,102 +142,4 @@ func span(d time.Duration) string {
 		return unit(int(d/time.Minute), "minute")
 	}
 	return unit(int(d/time.Second), "second")
-}
-
-// Meaning is an enhanced status (RFC 3463, RFC 5248) in the words of a person; of
-// one that is not known, what its subject says.
-func Meaning(status string) string {
-	class, detail, _ := strings.Cut(status, ".")
-	switch detail {
-	case "1.1", "1.6":
-		return "There is no such mailbox at this address"
-	case "1.2":
-		return "There is no such domain, or it takes no mail"
-	case "1.3":
-		return "The address is not written correctly"
-	case "1.7", "1.8":
-		return "The server does not accept the sender's address"
-	case "1.10":
-		return "This domain does not take any mail"
-	case "2.1":
-		if class == "4" {
-			return "The mailbox takes no mail at the moment"
-		}
-		return "The mailbox is disabled"
-	case "2.2":
-		return "The mailbox is full"
-	case "2.3", "3.4":
-		return "The mail is too large for this mailbox or server"
-	case "2.4":
-		return "The mailing list could not be expanded"
-	case "3.1":
-		return "The server has no room at the moment"
-	case "3.2":
-		return "The server does not take mail at the moment"
-	case "4.1":
-		return "The server cannot be reached"
-	case "4.2":
-		return "The connection to the server was lost"
-	case "4.3":
-		return "The domain name system has no answer for this domain at the moment"
-	case "4.4":
-		return "No server is known for this domain"
-	case "4.6":
-		return "The mail goes in circles and was stopped"
-	case "4.7":
-		return "It could not be delivered in the time it had"
-	case "5.3":
-		return "The server takes fewer recipients at a time"
-	case "6.7":
-		return "The server cannot handle addresses with characters such as these"
-	case "6.1", "6.2", "6.3":
-		return "The server cannot handle the form of this mail"
-	case "7.1":
-		return refusal(class, "by a rule of the server")
-	case "7.20", "7.21", "7.22":
-		return refusal(class, "because of its DKIM signature")
-	case "7.23", "7.24":
-		return refusal(class, "because the SPF record of the sender's domain does not allow this server")
-	case "7.25":
-		return refusal(class, "because the name and the address of the sending server do not match (reverse DNS)")
-	case "7.26":
-		return refusal(class, "because it is not authenticated (SPF, DKIM or DMARC)")
-	case "7.27":
-		return "The sender's domain takes no mail itself"
-	case "7.8", "7.9", "7.0":
-		return "The server does not accept our credentials, or wants some"
-	}
-	return bySubject(class, detail)
-}
-
-func refusal(class, why string) string {
-	if class == "4" {
-		return "The mail was refused for now " + why
-	}
-	return "The mail was refused " + why
-}
-
-// bySubject is what the second number says (RFC 3463 §3).
-func bySubject(class, detail string) string {
-	subject, _, _ := strings.Cut(detail, ".")
-	switch subject {
-	case "1":
-		return "Something is wrong with the address"
-	case "2":
-		return "Something is wrong with the mailbox"
-	case "3":
-		return "The mail system of the recipient has a problem"
-	case "4":
-		return "The mail could not be brought to the server"
-	case "5":
-		return "The servers did not understand each other"
-	case "6":
-		return "The server cannot handle the content of this mail"
-	case "7":
-		return refusal(class, "for reasons of security or policy")
-	}
-	if class == "4" {
-		return "The server refused it for now"
-	}
-	return "The server refused it"
 }
