@@ -35,6 +35,11 @@ func (r *reader) check() {
 	r.checkFrom(&c.From)
 	r.checkPath("aliases.file", c.Aliases.File)
 	r.checkLocal(&c.Local)
+	for _, text := range c.SMTP.Listen {
+		if at, err := netip.ParseAddrPort(text); err != nil || !at.Addr().IsLoopback() || at.Port() == 0 {
+			r.failAt(keys{"smtp.listen"}, `%s is not an address and port of this machine's loopback: write one such as "127.0.0.1:25"; nobody else is to send mail here`, quote(text))
+		}
+	}
 	if c.Relay != nil {
 		r.checkRelay("relay.", c.Relay)
 	}

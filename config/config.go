@@ -52,6 +52,7 @@ type Config struct {
 	MX       MX
 	From     From
 	Aliases  Aliases
+	SMTP     SMTP
 	Local    Local
 	Retry    Retry
 	Timeouts Timeouts
@@ -117,6 +118,12 @@ type From struct {
 	// Address is for Force; {user} and {hostname} may stand in it.
 	Address string
 	KeepAs  KeepAs
+}
+
+// SMTP is where programs that speak nothing else may submit.
+type SMTP struct {
+	// Listen are addresses of this machine's loopback with ports; none, no listener.
+	Listen []string
 }
 
 // Local is what happens to mail for LocalDomains that no alias takes.

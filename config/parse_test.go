@@ -100,6 +100,7 @@ func TestFullFileSetsEveryKey(t *testing.T) {
 		Retry:    Retry{10 * m, 24 * 60 * m, 7 * 24 * 60 * m, 6 * 60 * m},
 		Timeouts: Timeouts{m / 6, m * 3 / 2, 2 * m, m, 5 * m},
 		Limits:   Limits{Rate{200, time.Hour}, Rate{1000, time.Hour}, 50, MailqAll},
+		SMTP:     SMTP{Listen: []string{"127.0.0.1:25", "[::1]:25"}},
 		DKIM:     []DKIM{{"example.com", "s1", "/etc/postino/dkim/s1.pem"}},
 		History:  History{14 * 24 * 60 * m, 1 << 30},
 		Log:      Log{LogJSON, LogStderr},

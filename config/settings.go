@@ -67,6 +67,7 @@ func (c *Config) settings() []setting {
 			setting{key: table + "key_file", dst: &k.KeyFile})
 	}
 	return append(list, []setting{
+		{key: "smtp.listen", dst: &c.SMTP.Listen},
 		{key: "history.keep", dst: &c.History.Keep},
 		{key: "history.max_size", dst: &c.History.MaxSize},
 		{key: "log.format", dst: &c.Log.Format},
@@ -117,7 +118,7 @@ func (r *Relay) settings(table string) []setting {
 var later = []string{
 	"relay.proxy", "relay.oauth",
 	"from.generic", "aliases.programs", "aliases.run_as",
-	"smtp", "metrics",
+	"metrics",
 	"limits.allow_from",
 }
 

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io/fs"
 	"log/slog"
+	"net"
 	"os"
 	"os/signal"
 	"path/filepath"
@@ -324,17 +325,28 @@ func (svc *service) dropsNeedRoom() bool {
 func (svc *service) takeIn() (end func(last bool), err error) {
 	srv := submit.New(svc.spool, policy(svc.config.Load()), svc.log)
 	svc.intake = srv
+	var ports []*net.TCPListener
+	if !svc.untilEmpty { // which is not there when programs connect
+		if ports, err = listenTCP(svc.config.Load().SMTP.Listen); err != nil {
+			return nil, err
+		}
+	}
 	l, err := listen(svc.app.spool, spool.SubmitSocket)
 	if err != nil {
+		closeAll(ports)
 		return nil, err
 	}
 	ctx, cancel := context.WithCancel(context.Background())
-	done := make(chan error, 2)
+	done := make(chan error, 2+len(ports))
+	for _, port := range ports {
+		go func() { done <- srv.ServeTCP(port) }()
+	}
 	go func() { done <- srv.Serve(l) }()
 	go func() { done <- srv.Drops(ctx) }()
 	return func(last bool) {
 		_ = os.Remove(filepath.Join(svc.app.spool, spool.SubmitSocket))
 		l.Close()
+		closeAll(ports)
 		cancel()
 		for range cap(done) {
 			if err := <-done; err != nil {

@@ -42,18 +42,19 @@ type Server struct {
 	log    *slog.Logger
 	smtp   *smtp.Server
 	drops  *handover // carries drop files to smtp
+	crowd  *crowd    // of those who are connected
 	places places    // of sessions on the socket
 	large  places    // of drop files with very many recipients
 
 	mu      sync.Mutex
 	closing bool               // guarded by mu
-	open    map[*conn]struct{} // guarded by mu: connections on the socket
+	open    map[*conn]struct{} // guarded by mu: connections of clients
 	active  sync.WaitGroup     // transactions that may write to the spool
 }
 
 // New returns a Server that takes nothing yet: see Serve and Drops.
 func New(s *spool.Spool, p Policy, log *slog.Logger) *Server {
-	srv := &Server{spool: s, log: log, drops: newHandover(), open: make(map[*conn]struct{})}
+	srv := &Server{spool: s, log: log, drops: newHandover(), crowd: newCrowd(), open: make(map[*conn]struct{})}
 	srv.places = places{max: maxPlaces, perUID: maxPlacesPerUID}
 	srv.large = places{max: 1, perUID: 1}
 	srv.SetPolicy(p)
@@ -78,7 +79,17 @@ func (srv *Server) SetPolicy(p Policy) {
 
 // Serve takes submissions on the unix socket until Shutdown.
 func (srv *Server) Serve(l *net.UnixListener) error {
-	err := srv.smtp.Serve(newSocketListener(l, srv))
+	return srv.serve(&socketListener{l, srv})
+}
+
+// ServeTCP takes submissions of programs that only speak SMTP, on a port of this
+// machine's loopback, until Shutdown.
+func (srv *Server) ServeTCP(l *net.TCPListener) error {
+	return srv.serve(&tcpListener{l, srv})
+}
+
+func (srv *Server) serve(l net.Listener) error {
+	err := srv.smtp.Serve(l)
 	if errors.Is(err, net.ErrClosed) {
 		return nil
 	}

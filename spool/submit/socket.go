@@ -7,40 +7,16 @@ import (
 	"os"
 	"strconv"
 	"strings"
-	"sync"
 
 	"golang.org/x/sys/unix"
 
 	"postino/spool"
 )
 
-// maxPerUID is how many submissions one user may have open at a time. Whoever is
-// above it gets no answer, and his front ends leave drop files instead; others
-// are not kept waiting. Root has no limit.
-const maxPerUID = 200
-
-// maxConnections is how many submissions all users but root may have open at a time,
-// or half as many as there may be open files, if that is less: who has many uids, as in
-// user namespaces, shall not keep the runner from opening anything else.
-const maxConnections = 500
-
 // socketListener asks the kernel who is calling.
 type socketListener struct {
 	*net.UnixListener
-	srv   *Server
-	limit int // of all but root
-	mu    sync.Mutex
-	open  map[uint32]int // guarded by mu: connections by uid
-	total int            // guarded by mu: those of all but root
-}
-
-func newSocketListener(l *net.UnixListener, srv *Server) *socketListener {
-	limit := maxConnections
-	var files unix.Rlimit
-	if unix.Getrlimit(unix.RLIMIT_NOFILE, &files) == nil && files.Cur/2 < maxConnections {
-		limit = int(files.Cur / 2)
-	}
-	return &socketListener{UnixListener: l, srv: srv, limit: limit, open: make(map[uint32]int)}
+	srv *Server
 }
 
 func (l *socketListener) Accept() (net.Conn, error) {
@@ -50,50 +26,16 @@ func (l *socketListener) Accept() (net.Conn, error) {
 			return nil, err
 		}
 		cred, err := peer(c)
-		if err != nil || !l.enter(cred.Uid) {
+		if err != nil {
 			c.Close()
 			continue
 		}
 		pid, program := caller(int(cred.Pid))
 		origin := spool.Origin{Via: spool.ViaSocket, UID: int(cred.Uid), PID: pid, Program: program}
-		place := &counted{UnixConn: c, leave: sync.OnceFunc(func() { l.leave(cred.Uid) })}
-		return l.srv.register(newConn(place, origin, idleTimeout)), nil
-	}
-}
-
-func (l *socketListener) enter(uid uint32) bool {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	if uid != 0 {
-		if l.open[uid] >= maxPerUID || l.total >= l.limit {
-			return false
+		if admitted := l.srv.admit(c, origin, idleTimeout, sessionTimeout); admitted != nil {
+			return admitted, nil
 		}
-		l.total++
 	}
-	l.open[uid]++
-	return true
-}
-
-func (l *socketListener) leave(uid uint32) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	if uid != 0 {
-		l.total--
-	}
-	if l.open[uid]--; l.open[uid] == 0 {
-		delete(l.open, uid)
-	}
-}
-
-// counted gives its place back when it is closed.
-type counted struct {
-	*net.UnixConn
-	leave func()
-}
-
-func (c *counted) Close() error {
-	c.leave()
-	return c.UnixConn.Close()
 }
 
 func peer(c *net.UnixConn) (*unix.Ucred, error) {

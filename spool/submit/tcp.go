@@ -1,0 +1,125 @@
+package submit
+
+import (
+	"bufio"
+	"cmp"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/netip"
+	"os"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"postino/spool"
+)
+
+const (
+	// tcpIdle bounds one read of a client that speaks SMTP itself (RFC 5321 §4.5.3.2.7),
+	// and tcpSession the whole: programs keep connections open to use them again.
+	tcpIdle    = 5 * time.Minute
+	tcpSession = time.Hour
+)
+
+// tcpListener asks the kernel whose socket is at the other end of a connection, which
+// it knows of those of this machine alone. Others are closed.
+type tcpListener struct {
+	*net.TCPListener
+	srv *Server
+}
+
+func (l *tcpListener) Accept() (net.Conn, error) {
+	for {
+		c, err := l.AcceptTCP()
+		if err != nil {
+			return nil, err
+		}
+		uid, err := ownerOf(c)
+		if err != nil {
+			l.srv.log.Warn("connection refused", "from", c.RemoteAddr(), "err", err)
+			c.Close()
+			continue
+		}
+		if admitted := l.srv.admit(c, spool.Origin{Via: spool.ViaTCP, UID: uid}, tcpIdle, tcpSession); admitted != nil {
+			return admitted, nil
+		}
+	}
+}
+
+// ownerOf is the uid that made the socket at the other end of a connection within this
+// machine.
+func ownerOf(c *net.TCPConn) (uid int, err error) {
+	client, err := netip.ParseAddrPort(c.RemoteAddr().String())
+	if err != nil {
+		return 0, err
+	}
+	server, err := netip.ParseAddrPort(c.LocalAddr().String())
+	if err != nil {
+		return 0, err
+	}
+	if !client.Addr().Unmap().IsLoopback() {
+		return 0, errors.New("not from this machine")
+	}
+	// A client that has a socket for both families is in the table of the other one.
+	for _, table := range []string{"/proc/net/tcp", "/proc/net/tcp6"} {
+		uid, err := findSocket(table, client, server)
+		if !errors.Is(err, errNoSocket) {
+			return uid, err
+		}
+	}
+	return 0, errNoSocket
+}
+
+var errNoSocket = errors.New("the kernel does not tell whose the connection is")
+
+// findSocket looks for the socket with these addresses in a table of the kernel's.
+func findSocket(table string, local, remote netip.AddrPort) (uid int, err error) {
+	f, err := os.Open(table)
+	if errors.Is(err, os.ErrNotExist) {
+		return 0, errNoSocket // without IPv6
+	}
+	if err != nil {
+		return 0, err
+	}
+	defer f.Close()
+	return findLine(f, local, remote)
+}
+
+// findLine reads a table: a line of titles, then for each socket its number, its own
+// and the other address, state, queues, timers, retransmissions, uid, timeout, inode.
+// Without an inode the process has closed the socket, and the uid says nothing.
+func findLine(table io.Reader, local, remote netip.AddrPort) (uid int, err error) {
+	want := []string{inTable(local), inTable(remote)}
+	wide := []string{inTable(mapped(local)), inTable(mapped(remote))}
+	lines := bufio.NewScanner(table)
+	for lines.Scan() {
+		fields := strings.Fields(lines.Text())
+		if len(fields) < 10 || !slices.Equal(fields[1:3], want) && !slices.Equal(fields[1:3], wide) {
+			continue
+		}
+		if fields[9] == "0" {
+			return 0, errors.New("the client has closed it already")
+		}
+		return strconv.Atoi(fields[7])
+	}
+	return 0, cmp.Or(lines.Err(), errNoSocket)
+}
+
+// mapped is an IPv4 address as a socket for IPv6 has it.
+func mapped(a netip.AddrPort) netip.AddrPort {
+	return netip.AddrPortFrom(netip.AddrFrom16(a.Addr().As16()), a.Port())
+}
+
+// inTable is an address as it stands in the tables: each 32 bits as the number that
+// this machine takes them for.
+func inTable(a netip.AddrPort) string {
+	var b strings.Builder
+	for word := range slices.Chunk(a.Addr().AsSlice(), 4) {
+		fmt.Fprintf(&b, "%08X", binary.NativeEndian.Uint32(word))
+	}
+	return fmt.Sprintf("%s:%04X", b.String(), a.Port())
+}
