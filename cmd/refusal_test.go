@@ -186,7 +186,8 @@ func TestCutSubmissionStoresNothing(t *testing.T) {
 }
 
 // A message above the limit is refused while somebody can be told. One from drop/
-// was accepted long ago: it is kept and held, not sent and not lost.
+// was accepted long ago: it fails, its sender gets a report, and it can be sent again
+// when the limit is another.
 func TestTooLargeMessage(t *testing.T) {
 	t.Parallel()
 	s, b := plainRelay(t)
@@ -202,19 +203,21 @@ func TestTooLargeMessage(t *testing.T) {
 	b.sendmail(large, "alice@example.org")
 	b.sendmail("Subject: small\n\nhi\n", "alice@example.org")
 	b.start()
-	b.log.await(t, "msg=finished")
-	m := b.one()
-	if m.Status != "held" || !strings.Contains(m.Held, "max_message_size") {
-		t.Errorf("out of drop/: %+v, want it held, with the reason", m)
+	b.log.awaitN(t, 3, "msg=finished")
+	list := parseMessages(t, b.postino("queue", "--failed", "--json"))
+	if len(list) != 1 || list[0].status("alice@example.org") != "failed" || list[0].Recipients[0].Reply.Status != "5.3.4" {
+		t.Fatalf("out of drop/: %+v, want it failed", list)
 	}
-	if len(s.Messages()) != 1 || messageWith(t, s, "small") == nil {
-		t.Errorf("%d messages arrived, want the small one", len(s.Messages()))
+	m := list[0]
+	report := messageWith(t, s, `Not delivered: "large" to alice@example.org`)
+	if len(s.Messages()) != 2 || messageWith(t, s, "small") == nil || report == nil || !strings.Contains(string(report.Data), "max_message_size sets the limit") {
+		t.Errorf("%d messages arrived, want the small one and a report", len(s.Messages()))
 	}
-	b.postino("release", m.ID)
-	b.log.awaitN(t, 2, "msg=finished")
+	b.postino("retry", m.ID)
+	b.log.awaitN(t, 4, "msg=finished")
 	large2 := messageWith(t, s, "large")
 	if large2 == nil || len(large2.Data) < 16000 {
-		t.Errorf("after its release it did not arrive whole: %v", large2)
+		t.Errorf("after its retry it did not arrive whole: %v", large2)
 	}
 }
 

@@ -169,10 +169,14 @@ type DKIM struct {
 }
 
 // History says how long finished messages can be traced, and how much room
-// their records may take.
+// their records may take, and the same for the content of failed ones.
 type History struct {
 	Keep    Duration
 	MaxSize Size
+	// KeepFailed and FailedSize say for how long the content of failed mail is kept,
+	// and how much of it.
+	KeepFailed Duration
+	FailedSize Size
 }
 
 // Log is the form of log lines and where they go.
@@ -198,7 +202,7 @@ func Default() *Config {
 			Dot:      minutes(10),
 		},
 		Limits:  Limits{MaxRecipients: 1000, Mailq: MailqOwn},
-		History: History{Keep: 30 * day, MaxSize: 50 << 20},
+		History: History{Keep: 30 * day, MaxSize: 50 << 20, KeepFailed: 7 * day, FailedSize: 100 << 20},
 		Log:     Log{Format: LogText, To: LogAuto},
 	}
 }

@@ -70,6 +70,8 @@ func (c *Config) settings() []setting {
 		{key: "smtp.listen", dst: &c.SMTP.Listen},
 		{key: "history.keep", dst: &c.History.Keep},
 		{key: "history.max_size", dst: &c.History.MaxSize},
+		{key: "history.keep_failed", dst: &c.History.KeepFailed},
+		{key: "history.failed_size", dst: &c.History.FailedSize},
 		{key: "log.format", dst: &c.Log.Format},
 		{key: "log.to", dst: &c.Log.To},
 	}...)

@@ -32,11 +32,14 @@ func (r *Runner) attempt(ctx context.Context, s *spool.Spool, it job) (m *spool.
 		return nil, ""
 	}
 	list := due(m, time.Now(), it.force)
-	if p.config.Mode == config.Deliver {
+	if p.config.Mode == config.Deliver && m.Refused == nil {
 		m, list = r.expand(ctx, s, p, m, list)
 	}
 	if len(list) == 0 {
 		return m, ""
+	}
+	if m.Refused != nil && p.config.Mode != config.Capture {
+		return r.record(ctx, s, p.config, m, refused(m, list)), ""
 	}
 	return r.travel(ctx, s, p, m, list)
 }
@@ -189,7 +192,7 @@ func expiry(m *spool.Message, retry config.Retry) time.Time {
 	if m.Sender.IsNull() {
 		lifetime = min(lifetime, nullLifetime)
 	}
-	return m.Arrived.Add(lifetime)
+	return m.Since().Add(lifetime)
 }
 
 // outcome decides what a reply means for recipient n.
@@ -203,11 +206,11 @@ func outcome(m *spool.Message, n int, reply spool.Reply, success spool.Status, r
 	default:
 		expiry := expiry(m, retry)
 		if !now.Before(expiry) {
-			o.Status, o.Reply = spool.Failed, reply.Expired(expiry.Sub(m.Arrived))
+			o.Status, o.Reply = spool.Failed, reply.Expired(expiry.Sub(m.Since()))
 			break
 		}
 		o.Status = spool.Deferred
-		o.Warned = retry.WarnAfter > 0 && !now.Before(m.Arrived.Add(time.Duration(retry.WarnAfter))) && !m.Recipients[n].Warned
+		o.Warned = retry.WarnAfter > 0 && !now.Before(m.Since().Add(time.Duration(retry.WarnAfter))) && !m.Recipients[n].Warned
 		// In whole microseconds, as the schedule has it: else the message is taken for
 		// due a moment before its recipient is, again and again until that has passed.
 		o.Next = now.Add(RetryAfter(m.Recipients[n].Attempts+1, time.Duration(retry.First), time.Duration(retry.Max))).Truncate(time.Microsecond)
@@ -223,6 +226,7 @@ const recordAgain = 5 * time.Second
 
 // record stores what an attempt did, and queues the reports that are owed about it.
 func (r *Runner) record(ctx context.Context, s *spool.Spool, c *config.Config, m *spool.Message, a *spool.Attempt) *spool.Message {
+	a.KeepFailed = r.keepsFailed(s, c, m, a)
 	after, err := recordOnce(s, c, m, a)
 	for errors.Is(err, spool.ErrNoSpace) && ctx.Err() == nil {
 		// To forget the outcome would be to send the message twice: wait for room.
@@ -245,6 +249,7 @@ func (r *Runner) record(ctx context.Context, s *spool.Spool, c *config.Config, m
 	}
 	r.report(after, a)
 	if after.Settled() {
+		r.kept(after, c)
 		r.log.Info("finished", "id", m.ID, "age", time.Since(m.Arrived).Round(time.Millisecond))
 	}
 	return after

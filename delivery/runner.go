@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"log/slog"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"postino/config"
@@ -29,6 +30,9 @@ type Runner struct {
 	queue *queue
 	gates gates
 
+	failed  atomic.Int64  // octets of content in the failed list, about
+	tooMuch chan struct{} // a nudge: that is more than it may be
+
 	heeding sync.Mutex // held while the queue is told who is suspended
 
 	mu   sync.Mutex
@@ -37,7 +41,7 @@ type Runner struct {
 
 // New returns a Runner with that configuration.
 func New(c *config.Config, log *slog.Logger) (*Runner, error) {
-	r := &Runner{log: log, queue: newQueue()}
+	r := &Runner{log: log, queue: newQueue(), tooMuch: make(chan struct{}, 1)}
 	return r, r.SetConfig(c)
 }
 
@@ -237,6 +241,7 @@ func (r *Runner) trim(ctx context.Context, s *spool.Spool) {
 		case <-s.Fenced():
 			return
 		case <-tick.C:
+		case <-r.tooMuch:
 		}
 	}
 }
@@ -252,6 +257,9 @@ func (r *Runner) trimOnce(ctx context.Context, s *spool.Spool) error {
 	}
 	if n > 0 {
 		r.log.Info("trimmed", "messages", n)
+	}
+	if err := r.trimFailed(s, keep, now); err != nil {
+		return fmt.Errorf("failed list: %w", err)
 	}
 	for more := true; more && ctx.Err() == nil; {
 		if more, err = s.SweepSubmissions(now); err != nil {

@@ -85,7 +85,7 @@ func (s *Spool) Check() error {
 			report("%w", err)
 		case !m.Settled():
 			report("%s: unsettled and in the history", m.ID)
-		case m.Captured:
+		case m.keeps():
 			found = append(found, s.checkContent(m))
 		}
 	}

@@ -126,5 +126,5 @@ func named(tx *bolt.Tx, id ID) bool {
 		return false
 	}
 	m, err := decodeMessage(v)
-	return err != nil || m.Captured
+	return err != nil || m.keeps()
 }

@@ -50,6 +50,13 @@ type Message struct {
 	Finished time.Time `json:"finished,omitzero"`
 	// Captured says that the content is kept for reading after the end.
 	Captured bool `json:"captured,omitempty"`
+	// Kept says that the content is kept since a recipient failed, so that Revive can
+	// send the message again. Retried is when that happened last; zero is never.
+	Kept    bool      `json:"kept,omitempty"`
+	Retried time.Time `json:"retried,omitzero"`
+	// Refused is why policy does not take the message, which was accepted before
+	// anybody could say so: all of its recipients fail with that. Nil is not.
+	Refused *Reply `json:"refused,omitempty"`
 }
 
 // Holder is what holds a message. The zero value is everything that only a person
@@ -171,7 +178,9 @@ type Attempt struct {
 	// message has already are left out.
 	Children []Recipient `json:"children,omitempty"`
 	// Keep: the content is to be kept for reading when the message is finished.
-	Keep bool `json:"-"`
+	// KeepFailed: so that it can be sent again, since a recipient failed.
+	Keep       bool `json:"-"`
+	KeepFailed bool `json:"-"`
 }
 
 // Outcome is what an Attempt did to one recipient.

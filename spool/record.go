@@ -42,6 +42,7 @@ func (s *Spool) Record(id ID, a *Attempt, reports ...*Report) (m *Message, err e
 		m.Attempts++
 		m.apply(a)
 		m.Captured = m.Captured || a.Keep
+		m.Kept = m.Kept || a.KeepFailed
 		return putReports(tx, m, reports, settled)
 	}, func() {
 		for _, r := range reports {
@@ -137,6 +138,7 @@ func (s *Spool) Fail(id ID, reply Reply) (*Message, error) {
 				r.Status, r.Reply = Failed, reply
 			}
 		}
+		m.Kept = false // nobody wants it any more
 		return nil
 	})
 }
@@ -175,7 +177,7 @@ func (s *Spool) change(id ID, f func(*bolt.Tx, *Message) error, after ...func())
 	if err != nil {
 		return nil, err
 	}
-	if m.Content.File && m.Settled() && !m.Captured {
+	if m.Content.File && m.Settled() && !m.keeps() {
 		// After the commit. Should we die here, the next Open sweeps it.
 		crashpoint.Here("settle.unlink.before")
 		_ = os.Remove(s.contentPath(id))
@@ -187,6 +189,7 @@ func (s *Spool) change(id ID, f func(*bolt.Tx, *Message) error, after ...func())
 func settle(tx *bolt.Tx, m *Message) error {
 	m.Finished = time.Now()
 	m.Held, m.HeldBy = "", ""
+	m.Kept = m.Kept && m.hasFailed() && !m.Captured
 	row, err := encode(m)
 	if err != nil {
 		return err
@@ -195,7 +198,7 @@ func settle(tx *bolt.Tx, m *Message) error {
 	if err := tx.Bucket(bucketHistory).Put(key, row); err != nil {
 		return err
 	}
-	if !m.Captured {
+	if !m.keeps() {
 		if err := tx.Bucket(bucketContent).Delete(key); err != nil {
 			return err
 		}

@@ -103,7 +103,7 @@ func (v *salvage) message(copies []entry) (restored, bool) {
 	}
 	switch {
 	case m.Settled():
-		m.Finished = time.Now()
+		m.Finished, m.Kept = time.Now(), false
 		r.content = nil
 	case !there:
 		m.Held, m.HeldBy = heldLost, ""
@@ -159,8 +159,14 @@ func (v *salvage) finished(copies []entry) (restored, bool) {
 		return restored{}, false
 	}
 	r := restored{m: m, attempts: v.x.attempts(id)}
-	if m.Captured && !m.Content.File {
-		r.content, _, _ = v.x.contentOf(m)
+	whole := true
+	if m.keeps() && !m.Content.File {
+		r.content, whole, _ = v.x.contentOf(m)
+	} else if m.keeps() {
+		_, whole = v.s.stored(m)
+	}
+	if m.Kept && !whole { // it cannot be sent again
+		m.Kept, r.content = false, nil
 	}
 	return r, true
 }

@@ -51,7 +51,7 @@ func (s *Spool) forgetAll(ids []ID) (freed int64, err error) {
 	err = s.update(func(tx *bolt.Tx) error {
 		files, freed = files[:0], 0
 		for _, id := range ids {
-			if m, err := decodeMessage(tx.Bucket(bucketHistory).Get(id.key())); err == nil && m.Content.File && m.Captured {
+			if m, err := decodeMessage(tx.Bucket(bucketHistory).Get(id.key())); err == nil && m.Content.File && m.keeps() {
 				files = append(files, id)
 			}
 			freed += sizeInHistory(tx, id)

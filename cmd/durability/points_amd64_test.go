@@ -103,8 +103,8 @@ func (s scene) judge(b *box) error {
 	if err != nil {
 		return err
 	}
-	if s.name == "trimming" || s.name == "steering" {
-		return nil // what is given up or was kept for reading goes nowhere
+	if s.name == "trimming" || s.name == "steering" || s.name == "the failed list" {
+		return nil // what is given up or kept goes nowhere
 	}
 	b.configure()
 	v, err = b.drain()

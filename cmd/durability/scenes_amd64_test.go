@@ -72,6 +72,19 @@ func scenes() []scene {
 			b.configure(captureMode, "[history]", `keep = "1s"`)
 			time.Sleep(2 * time.Second)
 		}, (*box).comeAndGo, []string{"finished", "absent"}},
+		{"the failed list", func(b *box) {
+			b.configure(holdMode)
+			b.during(b.both)
+			b.giveUp() // it has failed, and goes nowhere
+			b.configure("[[route]]", `recipients = ["@`+recipient[strings.IndexByte(recipient, '@')+1:]+`", "@`+sender[strings.IndexByte(sender, '@')+1:]+`"]`, `transport = "error:550 5.1.1 no"`)
+			b.during(b.emptied)
+		}, func(b *box) {
+			b.during(func() {
+				b.run(b.postino("retry", "--failed"))
+				b.emptied()
+				b.run(b.postino("delete", "--failed"))
+			})
+		}, []string{"finished", "held back"}},
 		{"after a fence", func(b *box) {
 			b.configure(holdMode)
 			if err := b.fence(); err != nil {

@@ -108,6 +108,11 @@ func flagsSelection(fs *flag.FlagSet, o *options) {
 	fs.Func("reason", "a part of the last reply: `TEXT`", text(&sel.Reason))
 }
 
+// flagFailed is for commands that know the failed list.
+func flagFailed(fs *flag.FlagSet, o *options) {
+	fs.BoolVar(&o.selection.Failed, "failed", false, "messages of the failed list, not of the queue")
+}
+
 // flagLimit is no filter of lines of log, of which the newest are wanted.
 func flagLimit(fs *flag.FlagSet, o *options) {
 	sel := &o.selection

@@ -117,7 +117,7 @@ func queued(n int) iter.Seq2[control.Message, error] {
 func TestMailqLayout(t *testing.T) {
 	for name, n := range map[string]int{"mailq-empty": 0, "mailq-one": 1, "mailq": 4} {
 		var buf bytes.Buffer
-		if err := writeMailq(testApp(), &buf, queued(n)); err != nil {
+		if err := writeMailq(testApp(), &buf, queued(n), false); err != nil {
 			t.Errorf("%s: %v", name, err)
 		}
 		golden(t, name, buf.Bytes())
@@ -170,7 +170,7 @@ func TestUnreadableMessageDoesNotHideTheOthers(t *testing.T) {
 		}
 	}
 	var buf bytes.Buffer
-	if err := writeMailq(testApp(), &buf, walk); !errors.Is(err, bad) {
+	if err := writeMailq(testApp(), &buf, walk, false); !errors.Is(err, bad) {
 		t.Errorf("got error %v, want %v", err, bad)
 	}
 	golden(t, "mailq-one", buf.Bytes())

@@ -21,7 +21,7 @@ func runQueue(ctx context.Context, a *app, o options, operands []string) error {
 		if o.json {
 			return writeLines(w, s.Queue(ctx, o.selection))
 		}
-		return writeMailq(a, w, s.Queue(ctx, o.selection))
+		return writeMailq(a, w, s.Queue(ctx, o.selection), o.selection.Failed)
 	})
 }
 
@@ -62,7 +62,7 @@ const (
 
 // writeMailq prints the queue as mailq does. The last line is what monitoring
 // looks at.
-func writeMailq(a *app, w io.Writer, queue iter.Seq2[control.Message, error]) error {
+func writeMailq(a *app, w io.Writer, queue iter.Seq2[control.Message, error], failedList bool) error {
 	var failed failures
 	n, octets := 0, int64(0)
 	for m, err := range queue {
@@ -78,6 +78,10 @@ func writeMailq(a *app, w io.Writer, queue iter.Seq2[control.Message, error]) er
 	}
 	switch n {
 	case 0:
+		if failedList {
+			fmt.Fprintln(w, "No failed mail")
+			break
+		}
 		fmt.Fprintln(w, "Mail queue is empty")
 	case 1:
 		fmt.Fprintf(w, "-- %d Kbytes in 1 Request.\n", octets/octetsPerKbyte)
@@ -98,7 +102,7 @@ func writeMailqEntry(w io.Writer, m *control.Message, zone *time.Location) {
 	}
 	last := ""
 	for _, r := range m.Recipients {
-		if r.Status.Settled() {
+		if !listed(m, &r) {
 			continue
 		}
 		// One reason stands for all recipients that follow it.
@@ -109,6 +113,14 @@ func writeMailqEntry(w io.Writer, m *control.Message, zone *time.Location) {
 		fmt.Fprintf(w, mailqRecipient, "", "", "", recipientText(m, r.Address))
 	}
 	fmt.Fprintln(w)
+}
+
+// listed reports whether a recipient is why its message is in the list.
+func listed(m *control.Message, r *control.Recipient) bool {
+	if m.Kept {
+		return r.Status == spool.Failed
+	}
+	return !r.Status.Settled()
 }
 
 func writeReason(w io.Writer, why string) {

@@ -118,7 +118,7 @@ func (a *app) writeShort(w io.Writer, m *control.Message) {
 	to, more := "", 0
 	for _, r := range m.Recipients {
 		switch {
-		case r.Status.Settled():
+		case !listed(m, &r):
 		case to == "":
 			to = recipientText(m, r.Address)
 		default:

@@ -126,6 +126,9 @@ func (p tracePrinter) message(t *control.Trace) {
 	}
 	if !t.Finished.IsZero() {
 		what := p.time(t.Finished)
+		if t.Kept {
+			what += fmt.Sprintf(`, content kept: "postino retry %s" sends it again`, t.ID)
+		}
 		if t.Captured {
 			what += fmt.Sprintf(`, content kept: "postino capture show %s" prints it`, t.ID)
 		}

@@ -33,6 +33,8 @@ type Message struct {
 	Status string `json:"status"`
 	// Held is why the message is held.
 	Held string `json:"held,omitempty"`
+	// Kept says that the message is in the failed list.
+	Kept bool `json:"kept,omitempty"`
 	// Hidden says that the asker may not know addresses and reasons: they are empty.
 	Hidden     bool        `json:"hidden,omitempty"`
 	Recipients []Recipient `json:"recipients"`
@@ -112,7 +114,7 @@ func (a Access) owns(m *spool.Message) bool { return a.Admin || a.UID == m.Origi
 func newMessage(m *spool.Message, a Access) Message {
 	out := Message{
 		ID: m.ID, Arrived: m.Arrived.UTC(), Sender: m.Sender.String(), UID: m.Origin.UID, Size: m.Size,
-		Status: StatusQueued, Held: m.Held, Recipients: make([]Recipient, len(m.Recipients)),
+		Status: StatusQueued, Held: m.Held, Kept: m.Kept && !m.Finished.IsZero(), Recipients: make([]Recipient, len(m.Recipients)),
 	}
 	switch {
 	case !m.Finished.IsZero():

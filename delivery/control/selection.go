@@ -37,11 +37,16 @@ type Selection struct {
 	Before, After time.Time
 	// Reason is a part of the last reply, or of why the message is held, in any case.
 	Reason string
+	// Failed: the messages of the failed list instead of those of the queue; then
+	// recipients that failed count.
+	Failed bool
 	// Limit is how many messages at most, the oldest first; 0 means all.
 	Limit int
 
 	// settled: recipients count whatever their status.
 	settled bool
+	// orFailed: IDs may be of messages of the failed list.
+	orFailed bool
 }
 
 // maxIDs is how many messages one request may name: 500 times "id=…&" is half of
@@ -60,6 +65,7 @@ const (
 	keyAfter  = "after"
 	keyReason = "reason"
 	keyLimit  = "limit"
+	keyFailed = "failed"
 )
 
 // Values is s as a query string, from which ParseSelection makes s again.
@@ -80,6 +86,9 @@ func (s *Selection) Values() url.Values {
 	set(keyReason, s.Reason)
 	if s.UID != nil {
 		set(keyUID, strconv.Itoa(*s.UID))
+	}
+	if s.Failed {
+		set(keyFailed, "1")
 	}
 	if s.Limit != 0 {
 		set(keyLimit, strconv.Itoa(s.Limit))
@@ -138,6 +147,10 @@ func (s *Selection) set(key, value string) (err error) {
 		if s.Limit, err = natural(value); s.Limit == 0 {
 			err = errors.New("want a number from 1")
 		}
+	case keyFailed:
+		if s.Failed = value == "1"; !s.Failed {
+			err = errors.New(`want "1"`)
+		}
 	case keyBefore:
 		s.Before, err = parseTime(value)
 	case keyAfter:
@@ -179,7 +192,7 @@ func parseTime(s string) (time.Time, error) {
 // all reports whether s means every message.
 func (s *Selection) all() bool {
 	return len(s.IDs) == 0 && s.From == "" && s.To == "" && s.UID == nil && s.Hop == "" && s.Status == "" &&
-		s.Before.IsZero() && s.After.IsZero() && s.Reason == "" && s.Limit == 0
+		s.Before.IsZero() && s.After.IsZero() && s.Reason == "" && s.Limit == 0 && !s.Failed
 }
 
 // matches reports whether s means m as one of the queue. hop tells next hops. A
@@ -217,6 +230,9 @@ func (s *Selection) matchesRecipient(m *Message, r *Recipient, hop nextHop) bool
 }
 
 func (s *Selection) statusMatches(m *Message, r *Recipient) bool {
+	if s.Failed && s.Status == "" {
+		return r.Status == spool.Failed
+	}
 	if s.Status == "" || s.Status == StatusHeld {
 		return s.settled || !r.Status.Settled()
 	}

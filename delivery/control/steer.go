@@ -17,7 +17,7 @@ type Verb string
 const (
 	Hold    Verb = "hold"    // attempt nothing until Release
 	Release Verb = "release" // undo Hold; the message is due at once
-	Retry   Verb = "retry"   // due at once; what is held stays so
+	Retry   Verb = "retry"   // due at once, also what is in the failed list; what is held stays so
 	Delete  Verb = "delete"  // give it up: its recipients have failed, and nothing is sent
 )
 
@@ -44,11 +44,17 @@ func (v Verb) do(s *spool.Spool, id spool.ID, uid int) (*spool.Message, error) {
 	case Release:
 		return s.Retry(id, true)
 	case Delete:
+		if m, err := s.Drop(id); !errors.Is(err, spool.ErrNotFound) {
+			return m, err
+		}
 		return s.Fail(id, spool.Reply{Status: "5.7.1", Text: fmt.Sprintf("deleted by uid %d", uid), Command: spool.CommandDelete})
 	}
 	m, err := s.Message(id)
 	if err == nil && m.Held != "" {
 		return nil, fmt.Errorf("%s: %w: it is held: release it", id, ErrConflict)
+	}
+	if err == nil && m.Kept && !m.Finished.IsZero() {
+		return s.Revive(id)
 	}
 	return s.Retry(id, false)
 }
@@ -97,6 +103,7 @@ func (s *Server) steer(v Verb) func(http.ResponseWriter, *request) error {
 func concerned(view View, v Verb, sel Selection) iter.Seq2[Message, error] {
 	limit := sel.Limit
 	sel.Limit = 0
+	sel.orFailed = v == Retry || v == Delete
 	return first(limit, func(yield func(Message, error) bool) {
 		for m, err := range view.Queue(sel) {
 			if (err != nil || len(sel.IDs) > 0 || v.concerns(&m)) && !yield(m, err) {

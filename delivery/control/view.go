@@ -11,7 +11,7 @@ import (
 )
 
 // ErrContentGone means: the message is finished, and only mode capture keeps content.
-var ErrContentGone = errors.New("its content is gone: that of finished mail is kept in mode capture alone")
+var ErrContentGone = errors.New("its content is gone: of finished mail only what failed is kept, for a while, and what mode capture took")
 
 // View answers questions about a spool for somebody with a certain Access. A nil
 // Spool is one in which nothing was ever stored.
@@ -40,7 +40,7 @@ func (v View) Queue(sel Selection) iter.Seq2[Message, error] {
 			}
 		}
 		for _, m := range v.Waiting {
-			if sel.matches(&m, v.Hop) && !yield(m, nil) {
+			if !sel.Failed && sel.matches(&m, v.Hop) && !yield(m, nil) {
 				return
 			}
 		}
@@ -51,19 +51,23 @@ func (v View) Queue(sel Selection) iter.Seq2[Message, error] {
 func (v View) queue(sel Selection) iter.Seq2[*spool.Message, error] {
 	switch {
 	case len(sel.IDs) > 0:
-		return v.named(sel.IDs)
+		return v.named(sel)
 	case v.Spool == nil:
 		return func(func(*spool.Message, error) bool) {}
+	}
+	if sel.Failed {
+		return v.Spool.Failed()
 	}
 	return v.Spool.Queue()
 }
 
-// named yields the messages of the queue that have these IDs.
-func (v View) named(ids []spool.ID) iter.Seq2[*spool.Message, error] {
+// named yields the messages of the queue that have the IDs of sel; where it says so,
+// those of the failed list as well.
+func (v View) named(sel Selection) iter.Seq2[*spool.Message, error] {
 	return func(yield func(*spool.Message, error) bool) {
-		for _, id := range ids {
+		for _, id := range sel.IDs {
 			m, err := v.message(id, func(*spool.Message) bool { return true })
-			if err == nil && !m.Finished.IsZero() {
+			if err == nil && !m.Finished.IsZero() && !(m.Kept && (sel.Failed || sel.orFailed)) {
 				err = fmt.Errorf("%s: %w: it is finished", id, ErrConflict)
 				if !v.Access.sees(m) {
 					err = fmt.Errorf("%s: %w", id, spool.ErrNotFound)
@@ -131,4 +135,4 @@ func (v View) Content(id spool.ID) (io.ReadCloser, error) {
 	return nil, fmt.Errorf("%s: %w", id, ErrContentGone)
 }
 
-func gone(m *spool.Message) bool { return !m.Finished.IsZero() && !m.Captured }
+func gone(m *spool.Message) bool { return !m.Finished.IsZero() && !m.Captured && !m.Kept }

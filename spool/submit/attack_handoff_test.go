@@ -86,7 +86,7 @@ func printableASCII(s string) string {
 }
 
 // What a front end takes for one message the runner keeps, above its policy's limits
-// too: held, not set aside. What is more, the front end refuses itself.
+// too: taken with the refusal, not set aside. What is more, the front end refuses itself.
 func TestMostRecipientsAreTakenFromDrop(t *testing.T) {
 	r := newRig(t)
 	s := &handoff.Submission{ID: handoff.NewID(time.Now()), Sender: address.Address{Local: "a", Domain: "b.test"}, Head: []byte("\r\n")}
@@ -99,7 +99,7 @@ func TestMostRecipientsAreTakenFromDrop(t *testing.T) {
 	}
 	r.scan()
 	list := r.messages()
-	if len(list) != 1 || len(list[0].Recipients) != handoff.MaxRecipients || list[0].Held == "" {
+	if len(list) != 1 || len(list[0].Recipients) != handoff.MaxRecipients || list[0].Refused == nil {
 		t.Fatalf("%d messages; in drop/: %q\n%.3000s", len(list), r.dropped(), r.log)
 	}
 	s.ID = handoff.NewID(time.Now())

@@ -128,14 +128,15 @@ func refuse(code int, status smtp.EnhancedCode, format string, args ...any) *smt
 	return &smtp.SMTPError{Code: code, EnhancedCode: status, Message: fmt.Sprintf(format, args...)}
 }
 
-// object refuses, or, for a drop file, whose sender was told long ago that it is
-// in our hands, holds the message for somebody to look at.
+// object refuses. The sender of a drop file was told long ago that it is in our hands,
+// and is told now by the runner's report.
 func (tx *transaction) object(e *smtp.SMTPError) error {
 	if tx.msg.Origin.Via != spool.ViaDrop {
 		return e
 	}
-	if tx.msg.Held == "" {
-		tx.msg.Held = e.Message
+	if tx.msg.Refused == nil {
+		status := fmt.Sprintf("%d.%d.%d", e.EnhancedCode[0], e.EnhancedCode[1], e.EnhancedCode[2])
+		tx.msg.Refused = &spool.Reply{Status: status, Text: e.Message, Command: "policy"}
 	}
 	return nil
 }

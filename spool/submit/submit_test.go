@@ -335,8 +335,8 @@ func TestTruncatedContentIsNeverStored(t *testing.T) {
 }
 
 // What the runner would refuse, an owner of a drop file has been told is in our
-// hands: it is held, not lost.
-func TestDropFileThatPolicyRefusesIsHeld(t *testing.T) {
+// hands: it is taken with the refusal, of which the runner tells its sender.
+func TestDropFileThatPolicyRefusesIsTakenWithTheRefusal(t *testing.T) {
 	r := newRig(t)
 	name := strings.Repeat("a", 32)
 	r.drop(name, recorded(name, "a@b.test", []string{"1@y.test", "2@y.test", "3@y.test", "4@y.test", "5@y.test", "6@y.test"}, hello))
@@ -348,8 +348,9 @@ func TestDropFileThatPolicyRefusesIsHeld(t *testing.T) {
 		t.Fatalf("%d messages, %v left; log:\n%s", len(list), r.dropped(), r.log)
 	}
 	for _, m := range list {
-		if m.Held == "" {
-			t.Errorf("not held: %+v", m)
+		want := map[int]string{1: "5.3.4", 6: "5.5.3"}[len(m.Recipients)]
+		if m.Held != "" || m.Refused == nil || m.Refused.Status != want || !strings.Contains(m.Refused.Text, "sets the limit") {
+			t.Errorf("%d recipients: held %q, refused %+v, want %s", len(m.Recipients), m.Held, m.Refused, want)
 		}
 	}
 	if n := len(list[0].Recipients) + len(list[1].Recipients); n != 7 {
