@@ -91,7 +91,7 @@ func isOtherVariable(name string) bool {
 	case "POSTINO_CONFIG", "POSTINO_SPOOL", "POSTINO_SEED":
 		return true
 	}
-	for _, of := range []string{"TEST_", "CRASH_", "FSYNC_", "POWER_", "DAMAGE"} {
+	for _, of := range []string{"TEST_", "CRASH", "FSYNC_", "POWER_", "DAMAGE"} {
 		if strings.HasPrefix(name, variablePrefix+of) {
 			return true
 		}
