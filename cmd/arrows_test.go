@@ -28,6 +28,7 @@ func arrows() map[string]struct {
 		"delivery/dns":     {0, nil},
 		"spool/crashpoint": {0, nil},
 		"config":           {1, []string{"spool/address"}},
+		"config/peer":      {2, []string{"config"}},
 		"spool/header":     {1, []string{"spool/address"}},
 		"spool/handoff":    {1, []string{"spool/address", "spool/crashpoint"}},
 		"delivery/aliases": {1, []string{"spool/address"}},
@@ -39,7 +40,7 @@ func arrows() map[string]struct {
 		"delivery":         {4, []string{"config", "delivery/aliases", "delivery/dkim", "delivery/dsn", "delivery/local", "delivery/relay", "spool", "spool/address"}},
 		"delivery/control": {5, []string{"delivery", "spool", "spool/address"}},
 		"cmd/sendmail":     {6, []string{"spool/address", "spool/handoff", "spool/header"}},
-		"cmd/postino": {6, []string{"config", "delivery", "delivery/aliases", "delivery/control", "delivery/dkim", "delivery/local", "spool",
+		"cmd/postino": {6, []string{"config", "config/peer", "delivery", "delivery/aliases", "delivery/control", "delivery/dkim", "delivery/local", "spool",
 			"spool/address", "spool/submit"}},
 
 		// For tests alone: nobody imports them but tests.

@@ -105,8 +105,11 @@ func syntaxError(name, src string, err error) error {
 // place is name:line:column of the offset in src.
 func place(name, src string, offset int) string {
 	before := src[:min(max(offset, 0), len(src))]
-	line := strings.Count(before, "\n") + 1
-	return fmt.Sprintf("%s:%d:%d", name, line, len(before)-strings.LastIndex(before, "\n"))
+	return fmt.Sprintf("%s:%d:%d", name, lineAt(src, offset), len(before)-strings.LastIndex(before, "\n"))
+}
+
+func lineAt(src string, offset int) int {
+	return strings.Count(src[:min(max(offset, 0), len(src))], "\n") + 1
 }
 
 // problem is one refusal and the offset it is about; -1 when it is about
@@ -214,12 +217,26 @@ func shown(key string) string {
 	return key
 }
 
-// report is the first problems in the order of the file, a line each.
+// Mistake is one refusal of a configuration.
+type Mistake struct {
+	// Where is name:line:column, a variable, or the name alone; Line is 0 then.
+	Where   string
+	Line    int
+	Message string
+}
+
+func (m *Mistake) Error() string { return m.Where + ": " + m.Message }
+
+// report is the first problems in the order of the file, each a *Mistake.
 func (r *reader) report() error {
 	slices.SortStableFunc(r.problems, func(a, b problem) int { return cmp.Compare(a.offset, b.offset) })
 	var errs []error
 	for _, p := range r.problems[:min(len(r.problems), maxProblems)] {
-		errs = append(errs, fmt.Errorf("%s: %s", r.where(p.offset), p.message))
+		m := &Mistake{Where: r.where(p.offset), Message: p.message}
+		if p.offset >= 0 && p.offset <= len(r.src) {
+			m.Line = lineAt(r.src, p.offset)
+		}
+		errs = append(errs, m)
 	}
 	return errors.Join(errs...)
 }

@@ -4,7 +4,9 @@ import (
 	"bytes"
 	"fmt"
 	"io"
+	"maps"
 	"reflect"
+	"slices"
 	"strings"
 
 	"github.com/BurntSushi/toml"
@@ -72,8 +74,7 @@ func (r *reader) origin(key string) (Origin, string) {
 		if offset > len(r.src) {
 			return FromEnvironment, r.where(offset)
 		}
-		line := strings.Count(r.src[:offset], "\n") + 1
-		return FromFile, fmt.Sprintf("%s:%d", r.name, line)
+		return FromFile, fmt.Sprintf("%s:%d", r.name, lineAt(r.src, offset))
 	}
 	table, name := split(key)
 	preset, _ := lookup(r.tree, append(strings.Split(table, "."), "preset")).(string)
@@ -107,21 +108,36 @@ func (l Listing) text() string {
 			out.WriteString(tableHeader(table))
 			inTable = table
 		}
-		line, err := toml.Marshal(map[string]any{name: s.Value})
-		if err != nil {
-			panic(err) // what plain returns can be written
-		}
+		line := Line(name, s.Value)
 		if s.Origin == "" {
-			out.Write(line)
+			out.WriteString(line + "\n")
 			continue
 		}
 		comment := strings.TrimSpace(string(s.Origin) + " " + s.Where)
 		if s.Origin == FromFile {
 			comment = s.Where
 		}
-		fmt.Fprintf(&out, "%-*s # %s\n", originColumn, bytes.TrimSuffix(line, []byte("\n")), printable(comment))
+		fmt.Fprintf(&out, "%-*s # %s\n", originColumn, line, printable(comment))
 	}
 	return out.String()
+}
+
+// Line is a key and its value as TOML, in one line without its end. The value is a
+// number, a truth value, a text, a list of texts or a table of texts by name.
+func Line(key string, value any) string {
+	if table, isTable := value.(map[string]string); isTable {
+		var pairs []string
+		for _, name := range slices.Sorted(maps.Keys(table)) {
+			pairs = append(pairs, Line(name, table[name]))
+		}
+		value := "{ " + strings.Join(pairs, ", ") + " }"
+		return strings.TrimSuffix(Line(key, 0), "0") + value
+	}
+	line, err := toml.Marshal(map[string]any{key: value})
+	if err != nil {
+		panic(err) // these can be written
+	}
+	return strings.TrimSuffix(string(line), "\n")
 }
 
 // printable has no control characters: the name of a file may have any.

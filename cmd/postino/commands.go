@@ -59,6 +59,8 @@ func commands() []command {
 		{"dkim record", "[DOMAIN]", "print the records that the configured keys need", "postino dkim record example.com", []flags{flagJSON}, runDKIMRecord},
 		{"config check", "[FILE]", "say what is wrong with the configuration", "postino config check", nil, runConfigCheck},
 		{"config show", "", "print the configuration, and where each value is from", "postino config show", []flags{flagJSON}, runConfigShow},
+		{"config import", "PEER [FILE]", "print the configuration of another mail program as ours",
+			"postino config import postfix --secrets /etc/postino/secrets", []flags{flagSecrets}, runConfigImport},
 		{"mailbox serve", "", "write mail into users' mailboxes for a runner on standard input; see local.helper", "postino mailbox serve", nil, runMailboxServe},
 		{"mailbox write", "", "what mailbox serve starts as the user", "postino mailbox write", nil, runMailboxWrite},
 		{"spool check", "", "say what is wrong with a spool that no runner has", "postino spool check", []flags{flagJSON}, runSpoolCheck},

@@ -24,6 +24,7 @@ type options struct {
 	since                          time.Time
 	lines                          int
 	follow, remove                 bool
+	secrets                        string // a directory
 }
 
 // flags defines flags that belong together. The usage of a flag is what help says
@@ -140,6 +141,10 @@ func flagsLog(fs *flag.FlagSet, o *options) {
 
 func flagRemove(fs *flag.FlagSet, o *options) {
 	fs.BoolVar(&o.remove, "remove", false, "when all is on disk, remove the messages from the queue")
+}
+
+func flagSecrets(fs *flag.FlagSet, o *options) {
+	fs.Func("secrets", "write passwords into files in `DIR`", text(&o.secrets))
 }
 
 // text sets a field that must not be empty: an empty variable in a script must not
