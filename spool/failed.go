@@ -165,9 +165,9 @@ func (s *Spool) drop(ids []ID, lenient bool) (dropped []*Message, err error) {
 	}
 	for _, m := range dropped {
 		if m.Content.File {
-			crashpoint.Here("drop.unlink.before")
+			crashpoint.Here("failed.unlink.before")
 			_ = os.Remove(s.contentPath(m.ID)) // else the next Open sweeps it
-			crashpoint.Here("drop.unlink.after")
+			crashpoint.Here("failed.unlink.after")
 		}
 	}
 	return dropped, nil

@@ -31,18 +31,19 @@ const (
 // box is a private installation, the server that it sends to, and the book of what
 // its front ends said.
 type box struct {
-	t      testing.TB
-	dir    string
-	spool  string
-	config string
-	bin    string // where the programs are
-	log    *os.File
-	env    []string // besides the usual
-	server *relaytest.Server
-	ledger *oracle.Ledger
-	living *runner // while it is wanted; see during
-	deaths int     // by SIGKILL, of what scenes run
-	judged int     // messages of the server that belong to former ledgers
+	t       testing.TB
+	dir     string
+	spool   string
+	config  string
+	bin     string // where the programs are
+	log     *os.File
+	env     []string // besides the usual
+	options []string // of sendmail, besides the usual
+	server  *relaytest.Server
+	ledger  *oracle.Ledger
+	living  *runner // while it is wanted; see during
+	deaths  int     // by SIGKILL, of what scenes run
+	judged  int     // messages of the server that belong to former ledgers
 }
 
 // newBox lays out a box with the programs in bin. Extra are top-level lines of
@@ -123,7 +124,7 @@ func (b *box) postino(args ...string) *exec.Cmd {
 
 // sendmail prepares a front end.
 func (b *box) sendmail(message string) *exec.Cmd {
-	return b.command(message, b.front(), "-i", "-f", sender, recipient)
+	return b.command(message, b.front(), append(b.options, "-i", "-f", sender, recipient)...)
 }
 
 // submit hands a new message over, and records what the front end said. It
