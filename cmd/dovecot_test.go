@@ -40,7 +40,8 @@ func startDovecot(t *testing.T, b *box) *dovecot {
 	}
 	users, conf := filepath.Join(b.dir, "users"), filepath.Join(b.dir, "dovecot.conf")
 	for path, text := range map[string]string{
-		users: "root:{PLAIN}" + mailboxPassword + "::::" + root + "\n",
+		filepath.Join(b.dir, "dovecot.log"): "",
+		users:                               "root:{PLAIN}" + mailboxPassword + "::::" + root + "\n",
 		conf: fmt.Sprintf(`protocols = imap pop3 lmtp
 listen = 127.0.0.1
 base_dir = %[1]s/run
@@ -60,6 +61,16 @@ passdb {
 userdb {
   driver = passwd-file
   args = %[1]s/users
+}
+service auth {
+  unix_listener auth-userdb {
+    mode = 0777
+  }
+}
+service stats {
+  unix_listener stats-writer {
+    mode = 0666
+  }
 }
 service imap-login {
   inet_listener imap {
@@ -81,6 +92,9 @@ service lmtp {
 		if err := os.WriteFile(path, []byte(text), 0o644); err != nil {
 			t.Fatal(err)
 		}
+	}
+	if err := os.Chmod(filepath.Join(b.dir, "dovecot.log"), 0o666); err != nil { // dovecot-lda writes there too
+		t.Fatal(err)
 	}
 	cmd := exec.Command(needs(t, "dovecot", "dovecot-core"), "-F", "-c", conf)
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
@@ -143,13 +157,14 @@ func TestMailIsReadByIMAPAndPOP3(t *testing.T) {
 	needsRoot(t)
 	list := systemMails(t)
 	const dots = "gr\xfcn\n.\n..two dots\nFrom here on\n"
-	for _, by := range []string{"maildir", "lmtp"} {
+	for _, by := range []string{"maildir", "lmtp", "pipe"} {
 		t.Run(by, func(t *testing.T) {
 			t.Parallel()
 			b := newBox(t, "")
 			b.giveTo(spoolUID)
 			d := startDovecot(t, b)
-			deliver := map[string]string{"maildir": "maildir:" + d.mail + "/{user}/Maildir", "lmtp": "lmtp:" + d.lmtp}[by]
+			deliver := map[string]string{"maildir": "maildir:" + d.mail + "/{user}/Maildir", "lmtp": "lmtp:" + d.lmtp,
+				"pipe": "pipe:/usr/lib/dovecot/dovecot-lda -c " + b.dir + "/dovecot.conf -f {sender} -d {user}"}[by]
 			aliases := filepath.Join(b.dir, "aliases")
 			if err := os.WriteFile(aliases, []byte("postmaster: root\n"), 0o644); err != nil {
 				t.Fatal(err)

@@ -72,8 +72,8 @@ func (r *reader) checkFrom(f *From) {
 
 func (r *reader) checkLocal(l *Local) {
 	r.checkPath("local.helper", l.Helper)
-	if to := l.Deliver.Transport; l.Helper != "" && (to.Kind != ViaMaildir && to.Kind != ViaMbox || !strings.Contains(to.Path, UserMark)) {
-		r.failAt(keys{"local.helper"}, "is for mailboxes of users: set local.deliver to maildir: or mbox: and a path with %s in it", UserMark)
+	if to := l.Deliver.Transport; l.Helper != "" && (to.Kind != ViaMaildir && to.Kind != ViaMbox && to.Kind != ViaPipe || !strings.Contains(to.Path, UserMark)) {
+		r.failAt(keys{"local.helper"}, "is for mailboxes of users: set local.deliver to maildir:, mbox: or pipe: with %s in it", UserMark)
 	}
 }
 

@@ -34,13 +34,15 @@ const (
 
 	ViaMaildir TransportKind = "maildir" // a directory of this machine
 	ViaMbox    TransportKind = "mbox"    // a file of this machine
+	ViaPipe    TransportKind = "pipe"    // a program of this machine
 )
 
 // Transport is a way for mail to go and what it needs to know.
 type Transport struct {
 	Kind TransportKind
 	// Path or Host and Port are of an LMTP server; Path is that of mailboxes too, in
-	// which UserMark stands for the local part of the recipient.
+	// which UserMark stands for the local part of the recipient, and the program of
+	// ViaPipe with its arguments, separated by one space.
 	Path, Host string
 	Port       int
 	// Code, Status and Text are what ViaError answers, 400 to 599.
@@ -48,10 +50,15 @@ type Transport struct {
 	Status, Text string
 }
 
-// UserMark stands for the user in the path of mailboxes.
-const UserMark = "{user}"
+// UserMark stands for the user in the path of mailboxes. In the arguments of a program
+// the others may stand as well.
+const (
+	UserMark      = "{user}"
+	RecipientMark = "{recipient}"
+	SenderMark    = "{sender}"
+)
 
-const transportForm = `write "mx", "lmtp:/path", "lmtp:host:port", "maildir:/path", "mbox:/path" or "error:550 5.7.1 text"`
+const transportForm = `write "mx", "lmtp:/path", "lmtp:host:port", "maildir:/path", "mbox:/path", "pipe:/program arguments" or "error:550 5.7.1 text"`
 
 // UnmarshalText reads "mx", "lmtp:/path/to/socket", "lmtp:host:port" and "error:"
 // with a reply code, an enhanced status and a text, of which only the text must be
@@ -86,6 +93,13 @@ func (t *Transport) UnmarshalText(b []byte) error {
 	case ViaMaildir, ViaMbox:
 		if filepath.IsAbs(rest) && !strings.ContainsAny(strings.ReplaceAll(rest, UserMark, ""), "{}") {
 			*t = Transport{Kind: TransportKind(kind), Path: filepath.Clean(rest)}
+			return nil
+		}
+	case ViaPipe:
+		words := strings.Fields(rest)
+		left := strings.NewReplacer(UserMark, "", RecipientMark, "", SenderMark, "").Replace(rest)
+		if len(words) > 0 && filepath.IsAbs(words[0]) && !strings.ContainsAny(words[0]+left, "{}") {
+			*t = Transport{Kind: ViaPipe, Path: strings.Join(words, " ")}
 			return nil
 		}
 	}
@@ -135,7 +149,7 @@ func (t Transport) String() string {
 			return "lmtp:" + t.Path
 		}
 		return "lmtp:" + net.JoinHostPort(t.Host, strconv.Itoa(t.Port))
-	case ViaMaildir, ViaMbox:
+	case ViaMaildir, ViaMbox, ViaPipe:
 		return string(t.Kind) + ":" + t.Path
 	case ViaError:
 		return fmt.Sprintf("error:%d %s %s", t.Code, t.Status, t.Text)

@@ -162,13 +162,13 @@ func (k *KeepAs) UnmarshalText(b []byte) error {
 // LocalDelivery says where mail for this machine goes that no alias takes. The zero
 // value is nowhere: it goes on like any other mail.
 type LocalDelivery struct {
-	// Transport is one to mailboxes: by LMTP, Maildir or mbox.
+	// Transport is one to mailboxes: by LMTP, Maildir, mbox or a program.
 	Transport Transport
 	// Forward is an address that gets it instead.
 	Forward string
 }
 
-// UnmarshalText reads "none", "maildir:/path", "mbox:/path", "lmtp:" as a Transport,
+// UnmarshalText reads "none", "maildir:", "mbox:", "lmtp:" and "pipe:" as a Transport,
 // and "forward:address".
 func (l *LocalDelivery) UnmarshalText(b []byte) error {
 	*l = LocalDelivery{}
@@ -181,11 +181,11 @@ func (l *LocalDelivery) UnmarshalText(b []byte) error {
 	}
 	err := l.Transport.UnmarshalText(b)
 	switch l.Transport.Kind {
-	case ViaMaildir, ViaMbox, ViaLMTP:
+	case ViaMaildir, ViaMbox, ViaLMTP, ViaPipe:
 		return err
 	}
 	*l = LocalDelivery{}
-	return fmt.Errorf(`%s is not a place for mail: write "none", "maildir:/path", "mbox:/path", "lmtp:/path" or "forward:address"`, quote(string(b)))
+	return fmt.Errorf(`%s is not a place for mail: write "none", "maildir:/path", "mbox:/path", "lmtp:/path", "pipe:/program arguments" or "forward:address"`, quote(string(b)))
 }
 
 // String is the text that UnmarshalText reads as l.

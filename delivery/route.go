@@ -112,7 +112,7 @@ func (p *plan) newRoute(r *config.Route) (*route, error) {
 	case config.ViaLMTP:
 		l := relay.NewLMTP(t, p.config.Timeouts, p.config.Hostname)
 		return &route{hop: l.Hop(), transport: l, success: spool.Delivered, limit: l.Room, close: l.Close}, nil
-	case config.ViaMaildir, config.ViaMbox:
+	case config.ViaMaildir, config.ViaMbox, config.ViaPipe:
 		s := local.New(t, p.config.Hostname)
 		to := serverless(s.Hop(), s, spool.Delivered)
 		to.unsigned = true

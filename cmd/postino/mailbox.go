@@ -31,8 +31,8 @@ func runMailboxServe(_ context.Context, a *app, _ options, operands []string) er
 		return err
 	}
 	to := c.Local.Deliver.Transport
-	if to.Kind != config.ViaMaildir && to.Kind != config.ViaMbox {
-		return &exitError{status: exConfig, err: errors.New("local.deliver: want maildir: or mbox: where there is a helper")}
+	if to.Kind != config.ViaMaildir && to.Kind != config.ViaMbox && to.Kind != config.ViaPipe {
+		return &exitError{status: exConfig, err: errors.New("local.deliver: want maildir:, mbox: or pipe: where there is a helper")}
 	}
 	m := &mailbox.Mailboxes{To: to, Hostname: c.Hostname, Program: []string{"/proc/self/exe", "mailbox", "write"}}
 	return m.Serve(conn)

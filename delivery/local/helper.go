@@ -11,9 +11,9 @@ import (
 	"postino/spool"
 )
 
-// helperWait is how long a helper may take for one message: it may wait for the lock of
-// each mailbox.
-const helperWait = 5 * time.Minute
+// helperWait is how long a helper may take for one message: a program may take pipeWait
+// for each recipient.
+const helperWait = 30 * time.Minute
 
 // Helper delivers as a Store does, by way of a process that may become the users whose
 // mailboxes they are: see Serve. It may be used by many goroutines.

@@ -1,4 +1,5 @@
-// Package local puts mail into the mailboxes of this machine: Maildir and mbox. A Store
+// Package local puts mail into the mailboxes of this machine, Maildir and mbox, or gives
+// it to a program. A Store
 // writes them as the runner's user, with no privileges of its own; a Helper has another
 // process write them, which is started with those of root and becomes the user.
 package local
@@ -21,14 +22,14 @@ import (
 	"postino/spool/address"
 )
 
-// Store delivers to the mailboxes that a path names. It may be used by many goroutines.
+// Store delivers to the mailboxes that a path names, or to a program. It may be used by many goroutines.
 type Store struct {
 	to   config.Transport
 	host string
 	mbox sync.Mutex // one mbox at a time: locks of fcntl are those of the process
 }
 
-// New returns a Store for a transport of kind ViaMaildir or ViaMbox. Hostname is in the
+// New returns a Store for a transport of kind ViaMaildir, ViaMbox or ViaPipe. Hostname is in the
 // names of files. Nothing is opened yet.
 func New(to config.Transport, hostname string) *Store {
 	return &Store{to: to, host: hostname}
@@ -43,10 +44,14 @@ func (s *Store) Hop() string { return s.to.String() }
 func (s *Store) Deliver(ctx context.Context, b *spool.Batch) []spool.Reply {
 	replies := make([]spool.Reply, len(b.Recipients))
 	for i, n := range b.Recipients {
-		to := b.Message.Recipients[n].Address
-		at, err := s.place(to)
+		l := &letter{message: b.Message, to: b.Message.Recipients[n].Address, open: b.Open}
+		if s.to.Kind == config.ViaPipe {
+			replies[i] = s.runPipe(ctx, l)
+			continue
+		}
+		at, err := s.place(l.to)
 		if err == nil {
-			err = s.deliver(ctx, at, &letter{message: b.Message, to: to, open: b.Open})
+			err = s.deliver(ctx, at, l)
 		}
 		replies[i] = reply(err)
 	}

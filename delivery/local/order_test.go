@@ -58,8 +58,9 @@ func TestOrderIsWholeOrNothing(t *testing.T) {
 func TestRepliesOfOthersAreChecked(t *testing.T) {
 	t.Parallel()
 	for _, tt := range []struct{ said, want spool.Reply }{
-		{spool.Reply{Code: 250, Status: "2.9.9", Text: "x"}, reply(nil)},
-		{spool.Reply{Code: 550, Status: "5.7.1", Text: "a\r\nb", Host: "h"}, spool.Reply{Status: "5.1.1", Text: spool.CleanText("a\r\nb"), Command: "local"}},
+		{reply(nil), reply(nil)},
+		{spool.Reply{Code: 250, Status: "2.9.9", Text: "x"}, spool.Reply{Status: "4.2.0", Text: "x", Command: "local"}},
+		{spool.Reply{Code: 550, Status: "5.1.1", Text: "a\r\nb", Host: "h"}, spool.Reply{Status: "5.1.1", Text: spool.CleanText("a\r\nb"), Command: "local"}},
 		{spool.Reply{Status: "4.2.2", Text: "full", TLS: "TLS1.3", Maybe: true}, spool.Reply{Status: "4.2.2", Text: "full", Command: "local"}},
 		{spool.Reply{Status: "9", Text: "?"}, spool.Reply{Status: "4.2.0", Text: "?", Command: "local"}},
 	} {

@@ -21,11 +21,11 @@ import (
 	"postino/spool/address"
 )
 
-// childWait is how long the delivery to one mailbox may take: lockWait, and a minute
-// for the disk.
-const childWait = lockWait + time.Minute
+// childWait is how long the delivery for one recipient may take: more than a lock or a
+// program, and a minute for the disk.
+const childWait = pipeWait + time.Minute
 
-// Mailboxes are what a helper writes to, ViaMaildir or ViaMbox.
+// Mailboxes are what a helper writes to, ViaMaildir, ViaMbox or ViaPipe.
 type Mailboxes struct {
 	To       config.Transport
 	Hostname string   // in the names of files
@@ -88,16 +88,18 @@ func (m *Mailboxes) credential(owner *user.User, to address.Address) (who *sysca
 	if err := errors.Join(uidErr, gidErr); err != nil {
 		return nil, false, err
 	}
-	at, err := (&Store{to: m.To}).place(to)
-	if err != nil {
-		return nil, false, err
-	}
-	var st syscall.Stat_t
-	if err := syscall.Stat(at.base, &st); err != nil {
-		return nil, false, &os.PathError{Op: "stat", Path: at.base, Err: err}
-	}
-	if shared = st.Mode&0o020 != 0 && uint64(st.Uid) != uid; shared {
-		gid = uint64(st.Gid)
+	if m.To.Kind != config.ViaPipe {
+		at, err := (&Store{to: m.To}).place(to)
+		if err != nil {
+			return nil, false, err
+		}
+		var st syscall.Stat_t
+		if err := syscall.Stat(at.base, &st); err != nil {
+			return nil, false, &os.PathError{Op: "stat", Path: at.base, Err: err}
+		}
+		if shared = st.Mode&0o020 != 0 && uint64(st.Uid) != uid; shared {
+			gid = uint64(st.Gid)
+		}
 	}
 	if os.Geteuid() != 0 {
 		if uid != uint64(os.Geteuid()) {
@@ -183,16 +185,17 @@ func Write(in io.Reader, content *os.File, out io.Writer) error {
 
 // checked is a reply of another process, with nothing in it that a Store does not say.
 func checked(r spool.Reply) spool.Reply {
-	switch r.Class() {
-	case spool.Success:
-		return reply(nil)
-	case spool.Permanent:
-		r.Status = "5.1.1"
-	default:
-		r.Status = spool.CleanText(r.Status)
-		if !slices.Contains([]string{"4.2.0", "4.2.2", "4.3.1"}, r.Status) {
-			r.Status = "4.2.0"
-		}
+	said := spool.Reply{Status: "4.2.0", Text: spool.CleanText(r.Text), Command: "local"}
+	if slices.Contains(storeStatuses(), r.Status) {
+		said.Status = r.Status
 	}
-	return spool.Reply{Status: r.Status, Text: spool.CleanText(r.Text), Command: "local"}
+	if r.Command == "pipe" {
+		said.Command = r.Command
+	}
+	return said
+}
+
+// storeStatuses are those of a Store.
+func storeStatuses() []string {
+	return []string{"2.0.0", "4.2.0", "4.2.2", "4.3.0", "4.3.1", "5.1.1", "5.1.2", "5.3.0", "5.6.0", "5.7.1"}
 }
