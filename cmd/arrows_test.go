@@ -34,14 +34,15 @@ func arrows() map[string]struct {
 		"delivery/aliases": {1, []string{"spool/address"}},
 		"spool":            {2, []string{"spool/address", "spool/crashpoint"}},
 		"spool/submit":     {3, []string{"spool", "spool/address", "spool/crashpoint", "spool/handoff", "spool/header"}},
-		"delivery/relay":   {3, []string{"config", "delivery/dns", "spool", "spool/address"}},
+		"delivery/relay":   {3, []string{"config", "delivery/dns", "delivery/tlspolicy", "spool", "spool/address"}},
 		"delivery/local":   {3, []string{"config", "spool", "spool/address"}},
 		"delivery/dsn":     {3, []string{"spool", "spool/address", "spool/header"}},
-		"delivery":         {4, []string{"config", "delivery/aliases", "delivery/dkim", "delivery/dsn", "delivery/local", "delivery/relay", "spool", "spool/address"}},
+		"delivery":         {4, []string{"config", "delivery/aliases", "delivery/dkim", "delivery/dsn", "delivery/local", "delivery/relay", "delivery/tlspolicy", "spool", "spool/address"}},
 		"delivery/control": {5, []string{"delivery", "spool", "spool/address"}},
 		"cmd/sendmail":     {6, []string{"spool/address", "spool/handoff", "spool/header"}},
 		"cmd/postino": {6, []string{"config", "config/peer", "delivery", "delivery/aliases", "delivery/control", "delivery/dkim", "delivery/local", "spool",
 			"spool/address", "spool/submit"}},
+		"delivery/tlspolicy": {1, []string{"delivery/dns"}},
 
 		// For tests alone: nobody imports them but tests.
 		"cmd":                      {6, nil},

@@ -1,6 +1,7 @@
 package delivery
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"slices"
@@ -11,6 +12,7 @@ import (
 	"postino/config"
 	"postino/delivery/local"
 	"postino/delivery/relay"
+	"postino/delivery/tlspolicy"
 	"postino/spool"
 	"postino/spool/address"
 )
@@ -20,10 +22,11 @@ type route struct {
 	hop       string
 	transport Transport
 	success   spool.Status
-	keep      bool       // content stays readable when the message is finished
-	limit     func() int // attempts at a time
-	close     func()     // may be nil
-	forget    func()     // makes hosts that were down worth a try; may be nil
+	keep      bool                  // content stays readable when the message is finished
+	limit     func() int            // attempts at a time
+	close     func()                // may be nil
+	forget    func()                // makes hosts that were down worth a try; may be nil
+	refresh   func(context.Context) // fetches policies again before they are needed; may be nil
 	// byDomain: each domain of recipients is a next hop of its own.
 	byDomain bool
 	// unsigned: what goes into a mailbox of this machine needs no signature.
@@ -49,19 +52,20 @@ const localAttempts = 4
 // plan is a configuration in use: which way each recipient goes.
 type plan struct {
 	config  *config.Config
-	routes  []*route        // those of config.Routes, in their order
-	rest    *route          // where everything else goes
-	here    *route          // where mail for this machine goes; nil: as all other
-	forward address.Address // who gets it instead; zero: nobody
-	target  address.Address // of mode redirect
+	sts     *tlspolicy.Store // outlives the plan
+	routes  []*route         // those of config.Routes, in their order
+	rest    *route           // where everything else goes
+	here    *route           // where mail for this machine goes; nil: as all other
+	forward address.Address  // who gets it instead; zero: nobody
+	target  address.Address  // of mode redirect
 	aliases *aliasFile
 	keys    *keyring
 	users   sync.WaitGroup // attempts that have it; added to under Runner.mu
 }
 
 // newPlan makes the routes of a configuration. Nothing is connected yet.
-func newPlan(c *config.Config) (*plan, error) {
-	p := &plan{config: c, aliases: &aliasFile{path: c.Aliases.File}, keys: &keyring{keys: c.DKIM}}
+func newPlan(c *config.Config, sts *tlspolicy.Store) (*plan, error) {
+	p := &plan{config: c, sts: sts, aliases: &aliasFile{path: c.Aliases.File}, keys: &keyring{keys: c.DKIM}}
 	if c.Mode == config.Capture {
 		p.rest = serverless("capture", capture{}, spool.Delivered)
 		p.rest.keep = true
@@ -133,11 +137,11 @@ func (p *plan) smarthost(c *config.Relay) (*route, error) {
 }
 
 func (p *plan) exchangers() (*route, error) {
-	x, err := relay.NewMX(p.config.MX, p.config.Timeouts, p.config.Retry, p.config.Hostname, append([]string{p.config.Hostname}, p.config.LocalDomains...))
+	x, err := relay.NewMX(p.config.MX, p.config.Timeouts, p.config.Retry, p.config.Hostname, append([]string{p.config.Hostname}, p.config.LocalDomains...), p.sts)
 	if err != nil {
 		return nil, err
 	}
-	return &route{hop: "mx", byDomain: true, transport: x, success: spool.Relayed, limit: x.Room, close: x.Close, forget: x.Forget}, nil
+	return &route{hop: "mx", byDomain: true, transport: x, success: spool.Relayed, limit: x.Room, close: x.Close, forget: x.Forget, refresh: x.Refresh}, nil
 }
 
 // all are the routes of the plan.
@@ -161,6 +165,16 @@ func (p *plan) forget() {
 	for _, r := range p.all() {
 		if r.forget != nil {
 			r.forget()
+		}
+	}
+}
+
+// refresh has the first route that goes by MX refresh policies: all share them.
+func (p *plan) refresh(ctx context.Context) {
+	for _, r := range p.all() {
+		if r.refresh != nil {
+			r.refresh(ctx)
+			return
 		}
 	}
 }

@@ -4,11 +4,13 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
+	"path/filepath"
 	"sync"
 	"sync/atomic"
 	"time"
 
 	"postino/config"
+	"postino/delivery/tlspolicy"
 	"postino/spool"
 	"postino/spool/address"
 )
@@ -21,14 +23,20 @@ const (
 	lookAnyway = time.Minute
 	// trimInterval is how often history and old submission IDs are trimmed.
 	trimInterval = time.Hour
+	// refreshInterval is how often policies are looked at that may want to be fetched
+	// again.
+	refreshInterval = time.Hour
+	// policyDir is where they rest, in the spool directory.
+	policyDir = "policies"
 )
 
 // Runner attempts what is due in a spool. Make it with New, open the spool with
 // its Queued, give that to Run.
 type Runner struct {
-	log   *slog.Logger
-	queue *queue
-	gates gates
+	log      *slog.Logger
+	queue    *queue
+	gates    gates
+	policies *tlspolicy.Store
 
 	failed  atomic.Int64  // octets of content in the failed list, about
 	tooMuch chan struct{} // a nudge: that is more than it may be
@@ -41,14 +49,15 @@ type Runner struct {
 
 // New returns a Runner with that configuration.
 func New(c *config.Config, log *slog.Logger) (*Runner, error) {
-	r := &Runner{log: log, queue: newQueue(), tooMuch: make(chan struct{}, 1)}
+	r := &Runner{log: log, queue: newQueue(), policies: new(tlspolicy.Store), tooMuch: make(chan struct{}, 1)}
+	r.policies.Warn = func(domain string, err error) { log.Warn("policy", "domain", domain, "err", err) }
 	return r, r.SetConfig(c)
 }
 
 // SetConfig has later attempts use another configuration, and makes deferred mail
 // due: it may be what was wrong. The error means that the one in use stays.
 func (r *Runner) SetConfig(c *config.Config) error {
-	p, err := newPlan(c)
+	p, err := newPlan(c, r.policies)
 	if err != nil {
 		return err
 	}
@@ -150,11 +159,20 @@ func (r *Runner) Run(ctx context.Context, s *spool.Spool) error {
 	// Attempts outlive ctx, but not by much.
 	work, abort := context.WithCancel(context.WithoutCancel(ctx))
 	defer abort()
+	if err := r.policies.Open(filepath.Join(s.Dir(), policyDir)); err != nil {
+		r.log.Error("policies not readable", "err", err)
+	}
 	trimmer := make(chan struct{})
 	go func() {
 		defer close(trimmer)
 		r.trim(ctx, s)
 	}()
+	refresher := make(chan struct{})
+	go func() {
+		defer close(refresher)
+		r.refresh(ctx)
+	}()
+	defer func() { <-refresher }()
 	finished := make(chan job)
 	running, heavy := 0, 0
 	timer := time.NewTimer(0)
@@ -225,6 +243,22 @@ func (r *Runner) Close() {
 	p := r.plan
 	r.mu.Unlock()
 	p.retire()
+}
+
+// refresh fetches policies of domains again before they are needed.
+func (r *Runner) refresh(ctx context.Context) {
+	tick := time.NewTicker(refreshInterval)
+	defer tick.Stop()
+	for {
+		p := r.use()
+		p.refresh(ctx)
+		p.users.Done()
+		select {
+		case <-ctx.Done():
+			return
+		case <-tick.C:
+		}
+	}
 }
 
 // trim keeps history and submission IDs within their limits.

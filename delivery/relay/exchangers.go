@@ -28,8 +28,9 @@ const (
 // target is one address to try. Name is the exchanger's, empty for an address
 // literal.
 type target struct {
-	name string
-	addr netip.Addr
+	name   string
+	addr   netip.Addr
+	demand demand
 }
 
 // exchanger is a host of a domain and how much it is preferred; lower is better.
@@ -48,17 +49,21 @@ func (x *MX) targets(ctx context.Context, domain string) ([]target, spool.Reply)
 		if !x.mayUse(addr) {
 			return nil, dnsReply("5.4.6", "%s is this machine: mail would go in circles", domain)
 		}
-		return []target{{addr: addr}}, spool.Reply{}
+		t := target{addr: addr}
+		if x.config.TLS == config.MXVerify {
+			t.demand.by = "mx.tls"
+		}
+		return []target{t}, spool.Reply{}
 	}
 	name, err := idna.Lookup.ToASCII(domain)
 	if err != nil {
 		return nil, dnsReply("5.1.2", "%s is not a domain name: %v", domain, err)
 	}
-	list, reply := x.exchangers(ctx, name)
+	list, o, reply := x.exchangers(ctx, name)
 	if len(list) == 0 {
 		return nil, reply
 	}
-	return x.addresses(ctx, name, list)
+	return x.addresses(ctx, o, list)
 }
 
 // addressLiteral reads "[192.0.2.1]" and "[IPv6:2001:db8::1]" (RFC 5321 §4.1.3).
@@ -80,22 +85,29 @@ func addressLiteral(domain string) (addr netip.Addr, literal bool) {
 
 // exchangers are the hosts for a domain, in the order to try them, those of one
 // preference shuffled.
-func (x *MX) exchangers(ctx context.Context, domain string) ([]exchanger, spool.Reply) {
+func (x *MX) exchangers(ctx context.Context, domain string) ([]exchanger, *owner, spool.Reply) {
 	answer, err := x.resolver.MX(ctx, domain)
 	switch {
 	case errors.Is(err, dns.ErrNoName):
-		return nil, dnsReply("5.1.2", "there is no domain %s", domain)
+		return nil, nil, dnsReply("5.1.2", "there is no domain %s", domain)
 	case errors.Is(err, dns.ErrNoData):
-		return []exchanger{{name: domain}}, spool.Reply{} // the implicit one
+		// The implicit one. Where its address is validated, so is that nothing else is there.
+		return []exchanger{{name: domain}}, x.owned(ctx, domain, true, domain), spool.Reply{}
 	case err != nil:
 		// Never the address of the domain instead: the exchangers may be elsewhere.
-		return nil, dnsReply("4.4.3", "%v", err)
+		return nil, nil, dnsReply("4.4.3", "%v", err)
 	}
 	if len(answer.Records) == 1 && answer.Records[0].Host == "" {
-		return nil, dnsReply("5.1.10", "%s takes no mail (RFC 7505)", domain)
+		return nil, nil, dnsReply("5.1.10", "%s takes no mail (RFC 7505)", domain)
 	}
+	list, reply := x.useful(domain, answer.Records)
+	return list, x.owned(ctx, domain, answer.Authentic, domain, answer.Name), reply
+}
+
+// useful are those exchangers of a domain that mail may be sent to.
+func (x *MX) useful(domain string, records []dns.MX) ([]exchanger, spool.Reply) {
 	var list []exchanger
-	for _, mx := range answer.Records {
+	for _, mx := range records {
 		_, err := netip.ParseAddr(mx.Host)
 		if mx.Host == "" || err == nil || mx.Host == "localhost" && !x.config.AllowLoopback {
 			continue // of no use to anybody, whoever wrote it
@@ -133,10 +145,10 @@ func shuffleEqual(list []exchanger) {
 // addresses looks the hosts up until there are addresses enough. IPv6 and IPv4 are
 // taken in turn within a preference, so that one broken family does not use all
 // tries.
-func (x *MX) addresses(ctx context.Context, domain string, list []exchanger) ([]target, spool.Reply) {
+func (x *MX) addresses(ctx context.Context, o *owner, list []exchanger) ([]target, spool.Reply) {
 	var found []target
-	reply := dnsReply("4.4.4", "no mail exchanger of %s has an address", domain)
-	implicit := len(list) == 1 && list[0].name == domain
+	reply, soft := dnsReply("4.4.4", "no mail exchanger of %s has an address", o.domain), false
+	implicit := len(list) == 1 && list[0].name == o.domain
 	for len(list) > 0 && len(found) < maxAddresses && ctx.Err() == nil {
 		n := 1
 		for n < len(list) && list[n].preference == list[0].preference {
@@ -150,20 +162,28 @@ func (x *MX) addresses(ctx context.Context, domain string, list []exchanger) ([]
 			answer, err := x.resolver.Addrs(ctx, e.name, family(x.config.IP))
 			switch {
 			case errors.Is(err, dns.ErrTemporary):
-				reply = dnsReply("4.4.3", "%v", err)
+				reply, soft = dnsReply("4.4.3", "%v", err), true
+				continue
 			case err != nil && implicit:
-				reply = dnsReply("5.1.2", "%s has neither mail exchangers nor an address", domain)
+				reply = dnsReply("5.1.2", "%s has neither mail exchangers nor an address", o.domain)
 			}
-			for _, addr := range answer.Records {
-				switch {
-				case !x.mayUse(addr):
-					if reply.Status != "4.4.3" {
-						reply = dnsReply("5.4.6", "%s, a mail exchanger of %s, is this machine or no host's address (%s)", e.name, domain, addr)
-					}
-				case addr.Is4():
-					four = append(four, target{e.name, addr})
-				default:
-					six = append(six, target{e.name, addr})
+			usable := slices.DeleteFunc(slices.Clone(answer.Records), func(addr netip.Addr) bool { return !x.mayUse(addr) })
+			if len(usable) == 0 {
+				if len(answer.Records) > 0 && !soft {
+					reply = dnsReply("5.4.6", "%s, a mail exchanger of %s, is this machine or no host's address (%s)", e.name, o.domain, answer.Records[0])
+				}
+				continue
+			}
+			d, why := x.demand(ctx, o, e.name, answer)
+			if why.Status != "" {
+				reply, soft = why, true
+				continue
+			}
+			for _, addr := range usable {
+				if addr.Is4() {
+					four = append(four, target{e.name, addr, d})
+				} else {
+					six = append(six, target{e.name, addr, d})
 				}
 			}
 		}

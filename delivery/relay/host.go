@@ -20,19 +20,21 @@ const (
 	lastShare      = 4
 	// tlsMemory is how long an exchanger whose TLS is broken gets mail in plaintext.
 	tlsMemory = 24 * time.Hour
+	// maxLines is how many kinds of sessions a host has before those that nobody uses
+	// are closed: names and demands that lead to one address.
+	maxLines = 8
 )
 
 // host is what is known of one address of an exchanger.
 type host struct {
-	target target
-	users  int // deliveries under way; guarded by MX.mu
+	users int // deliveries under way; guarded by MX.mu
 
-	mu         sync.Mutex
-	clear, tls *pool       // guarded by mu: its sessions without TLS, and the others
-	failures   int         // guarded by mu: in a row
-	until      time.Time   // guarded by mu: when it is worth a try again
-	last       spool.Reply // guarded by mu: why
-	plaintext  time.Time   // guarded by mu: until when its TLS is taken to be broken
+	mu        sync.Mutex
+	lines     map[string]*line // guarded by mu: its sessions, by how they are protected
+	failures  int              // guarded by mu: in a row
+	until     time.Time        // guarded by mu: when it is worth a try again
+	last      spool.Reply      // guarded by mu: why
+	plaintext time.Time        // guarded by mu: until when its TLS is taken to be broken
 }
 
 // down reports whether the host is to be left alone, and what to answer for it.
@@ -47,25 +49,56 @@ func (h *host) down(now time.Time) (spool.Reply, bool) {
 	return why, true
 }
 
-// pool is where to send now.
-func (h *host) pool(x *MX) *pool {
+// line is the sessions of a host that are protected in the same way.
+type line struct {
+	*pool
+	users int // deliveries under way; guarded by host.mu
+}
+
+// line is where to send now, as a target wants it, in use until hang.
+func (h *host) line(x *MX, t target) *line {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	p, plaintext := &h.tls, time.Now().Before(h.plaintext)
-	if plaintext {
-		p = &h.clear
+	plaintext := t.demand.by == "" && time.Now().Before(h.plaintext)
+	key := fmt.Sprint(plaintext, " ", t.name, " ", t.demand.key())
+	l := h.lines[key]
+	if l == nil {
+		h.makeRoom()
+		l = &line{pool: newPool(x.peer(t, plaintext), mxConnections, mxMessages, config.Rate{})}
+		if h.lines == nil {
+			h.lines = make(map[string]*line)
+		}
+		h.lines[key] = l
 	}
-	if *p == nil {
-		*p = newPool(x.peer(h.target, plaintext), mxConnections, mxMessages, config.Rate{})
+	l.users++
+	return l
+}
+
+func (h *host) hang(l *line) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	l.users--
+}
+
+// makeRoom closes lines that nobody uses when there are many. Called with mu held.
+func (h *host) makeRoom() {
+	for key, l := range h.lines {
+		if len(h.lines) >= maxLines && l.users == 0 {
+			go l.close() // idle connections end by QUIT
+			delete(h.lines, key)
+		}
 	}
-	return *p
 }
 
 // note learns from what came of a delivery. Whatever a server says to mail is no
-// reason to leave it alone; that there is no session is.
-func (h *host) note(reply spool.Reply, answered bool, now time.Time, retry config.Retry) {
+// reason to leave it alone; that there is no session is, unless there would be one for
+// somebody who demands less.
+func (h *host) note(t target, reply spool.Reply, answered bool, now time.Time, retry config.Retry) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
+	if reply.Code == 0 && (reply.Command == "TLS" || reply.Command == "STARTTLS") && t.demand.by != "" {
+		return
+	}
 	if reply.Code == 0 && reply.Command == "TLS" {
 		// It offers what it cannot do. Where TLS may be done without, it will be.
 		h.plaintext = now.Add(tlsMemory)
@@ -98,11 +131,10 @@ func (h *host) well() bool {
 
 func (h *host) close() {
 	h.mu.Lock()
-	pools := []*pool{h.clear, h.tls}
+	lines := h.lines
+	h.lines = nil
 	h.mu.Unlock()
-	for _, p := range pools {
-		if p != nil {
-			p.close()
-		}
+	for _, l := range lines {
+		l.close()
 	}
 }

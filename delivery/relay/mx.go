@@ -11,6 +11,7 @@ import (
 
 	"postino/config"
 	"postino/delivery/dns"
+	"postino/delivery/tlspolicy"
 	"postino/spool"
 )
 
@@ -36,6 +37,7 @@ type MX struct {
 	hostname string
 	own      []string // the names by which others may mean us
 	resolver *dns.Resolver
+	policies *tlspolicy.Store
 
 	mu     sync.Mutex
 	hosts  map[netip.Addr]*host // guarded by mu
@@ -43,9 +45,10 @@ type MX struct {
 }
 
 // NewMX returns an MX that calls itself hostname in EHLO, and does not send mail
-// back to exchangers with one of its own names. Nothing is looked up yet.
-func NewMX(c config.MX, t config.Timeouts, retry config.Retry, hostname string, own []string) (*MX, error) {
-	x := &MX{config: c, timeouts: t, retry: retry, hostname: hostname, own: own, hosts: make(map[netip.Addr]*host)}
+// back to exchangers with one of its own names. It finds the policies of domains in
+// policies, and has them kept there. Nothing is looked up yet.
+func NewMX(c config.MX, t config.Timeouts, retry config.Retry, hostname string, own []string, policies *tlspolicy.Store) (*MX, error) {
+	x := &MX{config: c, timeouts: t, retry: retry, hostname: hostname, own: own, policies: policies, hosts: make(map[netip.Addr]*host)}
 	var err error
 	if c.Resolver != "" {
 		x.resolver, err = dns.New(c.Resolver)
@@ -104,12 +107,14 @@ func (x *MX) try(ctx context.Context, t target, b *spool.Batch, replies []spool.
 		}
 		return false
 	}
-	h.pool(x).deliver(ctx, b, replies, to)
+	l := h.line(x, t)
+	l.deliver(ctx, b, replies, to)
+	h.hang(l)
 	for _, at := range to {
 		answered = answered || replies[at].Host != ""
 	}
 	if ctx.Err() == nil {
-		h.note(replies[to[0]], answered, now, x.retry)
+		h.note(t, replies[to[0]], answered, now, x.retry)
 	}
 	return answered
 }
@@ -118,19 +123,22 @@ func (x *MX) try(ctx context.Context, t target, b *spool.Batch, replies []spool.
 func (x *MX) peer(t target, plaintext bool) *peer {
 	p := &peer{
 		network: "tcp", address: net.JoinHostPort(t.addr.String(), strconv.Itoa(x.config.Port)), host: t.name,
-		policy: config.Opportunistic, hello: x.hostname, time: x.timeouts,
+		policy: config.Opportunistic, demand: t.demand, hello: x.hostname, time: x.timeouts,
 	}
 	if p.host == "" {
 		p.host = t.addr.String()
 	}
 	switch {
-	case x.config.TLS == config.MXVerify:
+	case t.demand.by != "":
 		p.policy = config.StartTLS
 	case x.config.TLS == config.MXNoTLS, plaintext:
 		p.policy = config.NoTLS
 	}
 	return p
 }
+
+// Refresh fetches policies of domains again that are not fresh any more.
+func (x *MX) Refresh(ctx context.Context) { x.policies.Refresh(ctx, x.resolver) }
 
 // Forget makes hosts that were down worth a try again: the operator says so.
 func (x *MX) Forget() {
@@ -159,7 +167,7 @@ func (x *MX) host(t target) *host {
 	defer x.mu.Unlock()
 	h := x.hosts[t.addr]
 	if h == nil {
-		h = &host{target: t}
+		h = new(host)
 		if x.hosts == nil { // closed
 			return h
 		}

@@ -13,6 +13,7 @@ import (
 	"postino/config"
 	"postino/delivery/dns/dnstest"
 	"postino/delivery/relay/relaytest"
+	"postino/delivery/tlspolicy"
 	"postino/spool"
 )
 
@@ -45,7 +46,7 @@ func newExchange(t *testing.T, options ...relaytest.Options) *exchange {
 func (x *exchange) open(t *testing.T, c config.MX) {
 	t.Helper()
 	var err error
-	if x.MX, err = NewMX(c, patient(), config.Default().Retry, "client.test", []string{"client.test", "own.test"}); err != nil {
+	if x.MX, err = NewMX(c, patient(), config.Default().Retry, "client.test", []string{"client.test", "own.test"}, new(tlspolicy.Store)); err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(x.Close)
@@ -238,7 +239,7 @@ func TestHostsAreForgotten(t *testing.T) {
 	x := newExchange(t)
 	for i := range maxHosts + 100 {
 		addr := netip.AddrFrom4([4]byte{10, byte(i >> 16), byte(i >> 8), byte(i)})
-		x.leave(x.host(target{"mx.test", addr}))
+		x.leave(x.host(target{name: "mx.test", addr: addr}))
 	}
 	if n := len(x.hosts); n > maxHosts {
 		t.Errorf("%d hosts are remembered, want %d at most", n, maxHosts)

@@ -28,6 +28,7 @@ type peer struct {
 	lmtp                   bool // LMTP (RFC 2033) instead of SMTP
 
 	policy config.TLSPolicy
+	demand demand // of a mail exchanger, what policy is StartTLS for
 	tlsMin config.TLSVersion
 	caFile string // read for each connection, as are the next; empty means the system's roots
 	// certFile and keyFile are our certificate; empty is none.
@@ -106,6 +107,7 @@ func (p *peer) tls() (*tls.Config, error) {
 		t.InsecureSkipVerify = true // the pin stands in for name, chain and dates
 		t.VerifyConnection = p.pinned
 	}
+	p.demand.apply(t)
 	return t, nil
 }
 

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"postino/config"
+	"postino/delivery/tlspolicy"
 	"postino/spool"
 )
 
@@ -127,7 +128,7 @@ func (s *session) secure(ctx context.Context, policy config.TLSPolicy, t *tls.Co
 		// Not offered may mean that somebody in between took the offer away
 		// (RFC 3207 §6): nothing is sent then, least of all credentials.
 		if !s.ext.has("STARTTLS") {
-			return &refusal{Reply: s.local("STARTTLS", "4.7.4", `STARTTLS is not offered: mail waits; if the relay has no TLS, set relay.tls = "none"`)}
+			return &refusal{Reply: s.local("STARTTLS", "4.7.4", "STARTTLS is not offered: mail waits; "+s.pool.peer.withoutTLS())}
 		}
 	}
 	return s.startTLS(ctx, policy, t)
@@ -166,8 +167,8 @@ func (s *session) handshake(ctx context.Context, t *tls.Config) *refusal {
 	if err := conn.HandshakeContext(ctx); err != nil {
 		var certificate *tls.CertificateVerificationError
 		switch {
-		case errors.As(err, &certificate), errors.Is(err, errPin):
-			return &refusal{Reply: s.local("TLS", "4.7.5", "certificate of "+t.ServerName+" not accepted: "+err.Error())}
+		case errors.As(err, &certificate), errors.Is(err, errPin), errors.Is(err, tlspolicy.ErrNotAuthentic):
+			return &refusal{Reply: s.local("TLS", "4.7.5", "certificate of "+t.ServerName+" not accepted: "+err.Error()+s.pool.peer.demand.because())}
 		case lost(err):
 			return s.failed("TLS", err)
 		}
@@ -175,9 +176,12 @@ func (s *session) handshake(ctx context.Context, t *tls.Config) *refusal {
 	}
 	state := conn.ConnectionState()
 	s.tls = strings.ReplaceAll(tls.VersionName(state.Version), " ", "")
-	if s.pool.peer.pin != "" || verified(state, t) {
+	switch proof := s.pool.peer.demand.proof; {
+	case proof != "":
+		s.tls += " " + proof
+	case s.pool.peer.pin != "" || verified(state, t):
 		s.tls += " verified"
-	} else {
+	default:
 		s.tls += " unverified"
 	}
 	s.w = newWire(conn, s.w.socket)

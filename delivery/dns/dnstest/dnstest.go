@@ -12,8 +12,8 @@ import (
 
 // Zone says what is answered to "name. TYPE": records in the form of a zone file, or
 // words: a response code, "silent" (no answer), "cut" (truncated by UDP, the records
-// after it by TCP), "noedns" (FORMERR to a question with EDNS) and "other" (an answer
-// to another question). A name without an entry does not exist; one with entries of
+// after it by TCP), "noedns" (FORMERR to a question with EDNS), "other" (an answer
+// to another question) and "insecure" (not validated, whatever Validate says). A name without an entry does not exist; one with entries of
 // other types has no data.
 type Zone map[string][]string
 
@@ -116,6 +116,8 @@ func (s *Server) answer(q *dns.Msg, name, kind string, udp bool) *dns.Msg {
 			if q.IsEdns0() != nil {
 				m.Rcode = dns.RcodeFormatError
 			}
+		case row == "insecure":
+			m.AuthenticatedData = false
 		case row == "other":
 			m.Question[0].Name = "other.test."
 		case isCode:
