@@ -31,7 +31,16 @@ func (r *Runner) attempt(ctx context.Context, s *spool.Spool, it job) (m *spool.
 		}
 		return nil, ""
 	}
-	list := due(m, time.Now(), it.force)
+	// Gathered reports wait until their time, or until they are asked for by name.
+	list := due(m, time.Now(), it.force && m.Gathered == nil)
+	if len(list) > 0 && m.Gathered != nil {
+		if m, err = r.together(s, p.config, m); err != nil {
+			return r.notYet(it, err), ""
+		}
+		if m == nil {
+			return nil, ""
+		}
+	}
 	if p.config.Mode == config.Deliver && m.Refused == nil {
 		m, list = r.expand(ctx, s, p, m, list)
 	}
@@ -42,6 +51,12 @@ func (r *Runner) attempt(ctx context.Context, s *spool.Spool, it job) (m *spool.
 		return r.record(ctx, s, p.config, m, refused(m, list)), ""
 	}
 	return r.travel(ctx, s, p, m, list)
+}
+
+// notYet leaves a message alone for a while, since its attempt could not begin.
+func (r *Runner) notYet(it job, err error) *spool.Message {
+	r.log.Error("attempt not begun", "id", it.id, "err", err)
+	return &spool.Message{ID: it.id, Recipients: []spool.Recipient{{Status: spool.Queued, Next: time.Now().Add(lookAnyway)}}}
 }
 
 // expand has aliases take the place of recipients, and returns the message as it is
@@ -227,14 +242,14 @@ const recordAgain = 5 * time.Second
 // record stores what an attempt did, and queues the reports that are owed about it.
 func (r *Runner) record(ctx context.Context, s *spool.Spool, c *config.Config, m *spool.Message, a *spool.Attempt) *spool.Message {
 	a.KeepFailed = r.keepsFailed(s, c, m, a)
-	after, err := recordOnce(s, c, m, a)
+	after, err := r.recordOnce(s, c, m, a)
 	for errors.Is(err, spool.ErrNoSpace) && ctx.Err() == nil {
 		// To forget the outcome would be to send the message twice: wait for room.
 		r.log.Error("attempt not recorded yet", "id", m.ID, "err", err)
 		select {
 		case <-ctx.Done():
 		case <-time.After(recordAgain):
-			after, err = recordOnce(s, c, m, a)
+			after, err = r.recordOnce(s, c, m, a)
 		}
 	}
 	if err != nil {
@@ -255,20 +270,44 @@ func (r *Runner) record(ctx context.Context, s *spool.Spool, c *config.Config, m
 	return after
 }
 
-func recordOnce(s *spool.Spool, c *config.Config, m *spool.Message, a *spool.Attempt) (*spool.Message, error) {
+func (r *Runner) recordOnce(s *spool.Spool, c *config.Config, m *spool.Message, a *spool.Attempt) (*spool.Message, error) {
 	var reports []*spool.Report
 	after := m.After(a.Outcomes)
-	for _, o := range reportsOwed(c, m, after, a.Outcomes) {
-		r, err := writeReport(s, c, after, o, time.Now())
+	list := reportsOwed(c, m, after, a.Outcomes)
+	for _, o := range list {
+		now := time.Now()
+		until, wait := r.gathers(s, c, m, o, now)
+		report, err := writeReport(s, c, after, o, now)
 		if err != nil {
 			for _, written := range reports {
 				written.Draft.Discard()
 			}
+			r.untold(list)
 			return nil, err
 		}
-		reports = append(reports, r)
+		if wait {
+			report.gather(until)
+		}
+		reports = append(reports, report.Report)
 	}
-	return s.Record(m.ID, a, reports...)
+	stored, err := s.Record(m.ID, a, reports...)
+	if err != nil {
+		r.untold(list)
+		return nil, err
+	}
+	for i, report := range reports {
+		if id := report.Message.ID; slices.Contains(stored.Reports, id) {
+			r.log.Info("report", "id", m.ID, "report", id, "action", string(list[i].action), "to", list[i].to.String(), "gathered", report.Message.Gathered != nil)
+		}
+	}
+	return stored, nil
+}
+
+// untold has those who were not told anything get the next report at once.
+func (r *Runner) untold(list []owed) {
+	for _, o := range list {
+		r.notices.forget(o.to.Key())
+	}
 }
 
 // report logs what an attempt did, a line for each recipient.

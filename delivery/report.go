@@ -17,6 +17,23 @@ type owed struct {
 	action dsn.Action
 	to     address.Address
 	about  []int // recipients of the message
+	// operator: it is the copy for bounce_to.
+	operator bool
+}
+
+// written is a report that can be queued, and what it says.
+type written struct {
+	*spool.Report
+	about *dsn.Report
+}
+
+// gather has the report wait for others to the same recipient.
+func (w written) gather(until time.Time) {
+	w.Message.Gathered = &spool.Gathered{About: w.about.Message.ID, Action: string(w.about.Action), Gist: w.about.Gist()}
+	rcpt := &w.Message.Recipients[0]
+	rcpt.Next = until.Truncate(time.Microsecond)
+	rcpt.Reply = spool.Reply{Status: "4.3.0", Command: "digest",
+		Text: "one of several reports, which go in one mail at " + until.UTC().Format(time.RFC3339)}
 }
 
 // reportsOwed decides who is to be told what of an attempt. m is the message before
@@ -39,7 +56,7 @@ func reportsOwed(c *config.Config, m, after *spool.Message, outcomes []spool.Out
 	// A report about a report would go on for ever (RFC 5321 §6.1).
 	for _, action := range []dsn.Action{dsn.Failed, dsn.Delayed, dsn.Relayed, dsn.Delivered, dsn.Expanded} {
 		if about := byAction[action]; len(about) > 0 && !m.Sender.IsNull() && m.Origin.Via != spool.ViaDSN {
-			list = append(list, owed{action, m.Sender, about})
+			list = append(list, owed{action: action, to: m.Sender, about: about})
 		}
 	}
 	return append(list, operatorReport(c, m, after, outcomes)...)
@@ -94,20 +111,20 @@ func operatorReport(c *config.Config, m, after *spool.Message, outcomes []spool.
 	if len(about) == 0 || m.Sender.Key() == to.Key() {
 		return nil
 	}
-	return []owed{{dsn.Failed, to, about}}
+	return []owed{{dsn.Failed, to, about, true}}
 }
 
 // writeReport writes a report about m, as it is after the attempt, into the spool. It
 // is queued with the attempt.
-func writeReport(s *spool.Spool, c *config.Config, after *spool.Message, o owed, now time.Time) (*spool.Report, error) {
+func writeReport(s *spool.Spool, c *config.Config, after *spool.Message, o owed, now time.Time) (w written, err error) {
 	content, err := s.Content(after)
 	if err != nil {
-		return nil, err
+		return w, err
 	}
 	defer content.Close()
 	draft, err := s.NewReportDraft()
 	if err != nil {
-		return nil, err
+		return w, err
 	}
 	r := &dsn.Report{
 		ID: draft.ID(), Action: o.action, Message: after, Recipients: o.about, To: o.to,
@@ -115,7 +132,7 @@ func writeReport(s *spool.Spool, c *config.Config, after *spool.Message, o owed,
 	}
 	if err := r.Write(draft, content); err != nil {
 		draft.Discard()
-		return nil, fmt.Errorf("report about %s: %w", after.ID, err)
+		return w, fmt.Errorf("report about %s: %w", after.ID, err)
 	}
 	m := &spool.Message{
 		Arrived: now, UTF8: r.UTF8(),
@@ -124,5 +141,5 @@ func writeReport(s *spool.Spool, c *config.Config, after *spool.Message, o owed,
 		Subject:    r.Subject(),
 		From:       "MAILER-DAEMON@" + c.Domain,
 	}
-	return &spool.Report{Draft: draft, Message: m, About: o.about}, nil
+	return written{&spool.Report{Draft: draft, Message: m, About: o.about}, r}, nil
 }

@@ -38,6 +38,8 @@ type Runner struct {
 	gates    gates
 	policies *tlspolicy.Store
 
+	notices notices
+
 	failed  atomic.Int64  // octets of content in the failed list, about
 	tooMuch chan struct{} // a nudge: that is more than it may be
 

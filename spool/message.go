@@ -54,6 +54,9 @@ type Message struct {
 	// send the message again. Retried is when that happened last; zero is never.
 	Kept    bool      `json:"kept,omitempty"`
 	Retried time.Time `json:"retried,omitzero"`
+	// Gathered is what there is to say of a report that waits for others; nil in any
+	// other message.
+	Gathered *Gathered `json:"gathered,omitempty"`
 	// Refused is why policy does not take the message, which was accepted before
 	// anybody could say so: all of its recipients fail with that. Nil is not.
 	Refused *Reply `json:"refused,omitempty"`

@@ -177,13 +177,18 @@ func (s *Spool) change(id ID, f func(*bolt.Tx, *Message) error, after ...func())
 	if err != nil {
 		return nil, err
 	}
+	s.removeSettled(m)
+	return m, nil
+}
+
+// removeSettled removes the file with the content of a message that is finished, after
+// the commit that says so. Should we die here, the next Open sweeps it.
+func (s *Spool) removeSettled(m *Message) {
 	if m.Content.File && m.Settled() && !m.keeps() {
-		// After the commit. Should we die here, the next Open sweeps it.
 		crashpoint.Here("settle.unlink.before")
-		_ = os.Remove(s.contentPath(id))
+		_ = os.Remove(s.contentPath(m.ID))
 		crashpoint.Here("settle.unlink.after")
 	}
-	return m, nil
 }
 
 func settle(tx *bolt.Tx, m *Message) error {

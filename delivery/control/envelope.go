@@ -81,7 +81,7 @@ func checkMessage(m *spool.Message, now time.Time) error {
 		}
 	}
 	m.Held, m.Origin.Program = spool.CleanText(m.Held), spool.CleanText(m.Origin.Program)
-	m.Kept, m.Refused, m.Retried = false, nil, time.Time{}
+	m.Kept, m.Refused, m.Retried, m.Gathered = false, nil, time.Time{}, nil
 	m.HeldBy = "" // what holds it here is for somebody here to say
 	for i := range m.Recipients {
 		if err := checkRecipient(&m.Recipients[i]); err != nil {

@@ -110,8 +110,12 @@ func encoded(text string) string { return mime.QEncoding.Encode("utf-8", text) }
 
 // fold breaks a field's value into lines at blanks, where it has some. used is
 // what stands before it in the first line.
-func fold(used int, value string) string {
-	const width = 76
+func fold(used int, value string) string { return foldTo(lineWidth, used, value) }
+
+// lineWidth is how many characters of a line people see at once.
+const lineWidth = 76
+
+func foldTo(width, used int, value string) string {
 	var b strings.Builder
 	for i, word := range strings.Split(value, " ") {
 		if i > 0 && used+1+len(word) > width {

@@ -86,7 +86,7 @@ func (r *Report) provenance(full bool) string {
 
 // wrap breaks text into lines with that many blanks before all but the first.
 func wrap(indent int, text string) string {
-	text = fold(indent, spool.CleanText(text))
+	text = foldTo(lineWidth-indent, 0, spool.CleanText(text))
 	return strings.ReplaceAll(text, "\r\n ", "\r\n"+strings.Repeat(" ", indent))
 }
 
