@@ -37,6 +37,7 @@ type Runner struct {
 	queue    *queue
 	gates    gates
 	policies *tlspolicy.Store
+	alive    chan struct{} // unbuffered: who sends is met by the loop of Run
 
 	notices notices
 
@@ -51,7 +52,7 @@ type Runner struct {
 
 // New returns a Runner with that configuration.
 func New(c *config.Config, log *slog.Logger) (*Runner, error) {
-	r := &Runner{log: log, queue: newQueue(), policies: new(tlspolicy.Store), tooMuch: make(chan struct{}, 1)}
+	r := &Runner{log: log, queue: newQueue(), policies: new(tlspolicy.Store), alive: make(chan struct{}), tooMuch: make(chan struct{}, 1)}
 	r.policies.Warn = func(domain string, err error) { log.Warn("policy", "domain", domain, "err", err) }
 	return r, r.SetConfig(c)
 }
@@ -220,6 +221,7 @@ func (r *Runner) Run(ctx context.Context, s *spool.Spool) error {
 			}
 		case <-r.queue.changed:
 		case <-timer.C:
+		case <-r.alive:
 		}
 	}
 	grace := time.AfterFunc(stopGrace, abort)
@@ -227,6 +229,16 @@ func (r *Runner) Run(ctx context.Context, s *spool.Spool) error {
 	drain(finished, running)
 	<-trimmer
 	return s.FencedBy() // it may have happened meanwhile
+}
+
+// Alive returns once the loop of Run has come round. The error is ctx's.
+func (r *Runner) Alive(ctx context.Context) error {
+	select {
+	case r.alive <- struct{}{}:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
 }
 
 // reserved reports whether the next attempt must be one of ordinary mail: of several

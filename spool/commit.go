@@ -1,6 +1,7 @@
 package spool
 
 import (
+	"context"
 	"errors"
 	"io/fs"
 	"strings"
@@ -71,7 +72,21 @@ func (s *Spool) writer() {
 			close(c.done)
 		case <-idle.C:
 			s.compactWhenWorth()
+		case <-s.alive:
 		}
+	}
+}
+
+// Alive returns once the writer is free for a change; it makes none, so that an idle
+// disk stays idle. The error is ctx's, or ErrFenced.
+func (s *Spool) Alive(ctx context.Context) error {
+	select {
+	case s.alive <- struct{}{}:
+		return nil
+	case <-s.fence:
+		return ErrFenced
+	case <-ctx.Done():
+		return ctx.Err()
 	}
 }
 

@@ -90,6 +90,7 @@ type Spool struct {
 
 	ops         chan *op
 	compactions chan *compaction
+	alive       chan struct{} // unbuffered: who sends is met by the writer
 	compacted   func(before, after int64, err error)
 	compactFree int64         // octets; the writer's
 	idle        time.Duration // before it compacts; the writer's
@@ -148,7 +149,7 @@ func Open(dir string, o Options) (*Spool, error) {
 	s := &Spool{
 		dir: dir, lock: lock, queued: o.Queued,
 		ops: make(chan *op, maxGroup), writerDone: make(chan struct{}), fence: make(chan struct{}),
-		compactions: make(chan *compaction), compacted: o.Compacted,
+		compactions: make(chan *compaction), alive: make(chan struct{}), compacted: o.Compacted,
 		compactFree: cmp.Or(o.CompactFree, compactFree), idle: cmp.Or(o.CompactIdle, compactIdle),
 		reserved: make(map[ID]struct{}),
 	}

@@ -53,6 +53,7 @@ type service struct {
 	yield      chan struct{}  // somebody with the right to asked us to end
 	hangup     chan os.Signal // SIGHUP, or whoever asks for the same
 	started    time.Time
+	manager    *manager
 }
 
 // runRunner is the run command: it has the spool until it is told to stop, or,
@@ -62,6 +63,10 @@ func runRunner(ctx context.Context, a *app, untilEmpty bool) error {
 	defer stop()
 	forgetCaller()
 	keepMemoryPrivate()
+	manager, err := takeManager(untilEmpty)
+	if err != nil {
+		return err
+	}
 	signal.Ignore(unix.SIGPIPE) // a log that nobody reads any more is no reason to stop
 	if err := prepareSpool(a.spool); err != nil {
 		return err
@@ -76,7 +81,7 @@ func runRunner(ctx context.Context, a *app, untilEmpty bool) error {
 	}
 	lines, journal := newLogWriter(out), control.NewJournal()
 	defer lines.close()
-	svc := &service{app: a, untilEmpty: untilEmpty, journal: journal, log: newLogger(lines, c.Log, journal), yield: make(chan struct{}, 1), hangup: make(chan os.Signal, 1), started: time.Now()}
+	svc := &service{app: a, untilEmpty: untilEmpty, manager: manager, journal: journal, log: newLogger(lines, c.Log, journal), yield: make(chan struct{}, 1), hangup: make(chan os.Signal, 1), started: time.Now()}
 	svc.config.Store(c)
 	if svc.runner, err = delivery.New(c, svc.log); err != nil {
 		return &exitError{status: exConfig, err: err}
@@ -117,6 +122,10 @@ func keepMemoryPrivate() {
 	_ = unix.Prctl(unix.PR_SET_DUMPABLE, 0, 0, 0, 0)
 }
 
+// dropMode is that of drop/: sticky, so that nobody takes another's file away; setgid,
+// so that the files are readable by the runner's group.
+const dropMode = 0o733 | fs.ModeDir | fs.ModeSticky | fs.ModeSetgid
+
 // prepareSpool makes the spool directory usable by callers before anything can go
 // wrong with the configuration: whoever submits needs drop/ and nothing else.
 func prepareSpool(dir string) error {
@@ -130,10 +139,15 @@ func prepareSpool(dir string) error {
 	if err := os.Mkdir(drop, 0o733); err != nil && !errors.Is(err, fs.ErrExist) {
 		return err
 	}
-	// Sticky, so that nobody takes another's file away; setgid, so that the files
-	// are readable by the runner's group.
-	if err := os.Chmod(drop, 0o733|fs.ModeSticky|fs.ModeSetgid); err != nil {
+	info, err := os.Lstat(drop)
+	if err != nil {
 		return err
+	}
+	// Only where it is needed: who runs us may allow nobody to set that bit.
+	if info.Mode() != dropMode {
+		if err := os.Chmod(drop, dropMode&^fs.ModeDir); err != nil {
+			return err
+		}
 	}
 	return syncDir(dir) // what is left in drop/ must not go with it in a power cut
 }
@@ -227,6 +241,9 @@ func (svc *service) run(ctx context.Context) error {
 	defer func() { stopRunner(); <-salvaged }()
 	ran := make(chan error, 1)
 	go func() { ran <- svc.runner.Run(runCtx, svc.spool) }()
+	fed := make(chan struct{})
+	go func() { defer close(fed); svc.feed(runCtx) }()
+	defer func() { stopRunner(); <-fed }()
 
 	for again := true; again; {
 		end, err := svc.takeIn()
@@ -235,7 +252,9 @@ func (svc *service) run(ctx context.Context) error {
 			<-ran
 			return err
 		}
+		svc.manager.tell("READY=1", svc.statusLine())
 		if again = svc.wait(ctx, ran, salvaged); !again {
+			svc.manager.tell("STOPPING=1", "STATUS=attempts under way end")
 			stopRunner() // no new attempts, while submissions under way end
 		}
 		end(again)
@@ -330,11 +349,14 @@ func (svc *service) takeIn() (end func(last bool), err error) {
 		if ports, err = listenTCP(svc.config.Load().SMTP.Listen); err != nil {
 			return nil, err
 		}
+		ports = append(ports, svc.manager.ports...)
 	}
-	l, err := listen(svc.app.spool, spool.SubmitSocket)
-	if err != nil {
-		closeAll(ports)
-		return nil, err
+	l := svc.manager.submit
+	if l == nil {
+		if l, err = listen(svc.app.spool, spool.SubmitSocket); err != nil {
+			closeAll(ports)
+			return nil, err
+		}
 	}
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan error, 2+len(ports))
@@ -344,7 +366,9 @@ func (svc *service) takeIn() (end func(last bool), err error) {
 	go func() { done <- srv.Serve(l) }()
 	go func() { done <- srv.Drops(ctx) }()
 	return func(last bool) {
-		_ = os.Remove(filepath.Join(svc.app.spool, spool.SubmitSocket))
+		if svc.manager.submit == nil { // else the name is the service manager's, and who connects now waits for our successor
+			_ = os.Remove(filepath.Join(svc.app.spool, spool.SubmitSocket))
+		}
 		l.Close()
 		closeAll(ports)
 		cancel()
@@ -409,6 +433,8 @@ func nudge[T any](c chan<- T, v T) {
 
 // reload takes the configuration anew and keeps the old one if that is wrong.
 func (svc *service) reload() {
+	svc.manager.tell(reloading())
+	defer func() { svc.manager.tell("READY=1", svc.statusLine()) }()
 	c, err := svc.app.loadConfig()
 	if err == nil {
 		err = svc.runner.SetConfig(c)
