@@ -135,7 +135,7 @@ func writeReport(s *spool.Spool, c *config.Config, after *spool.Message, o owed,
 		return w, fmt.Errorf("report about %s: %w", after.ID, err)
 	}
 	m := &spool.Message{
-		Arrived: now, UTF8: r.UTF8(),
+		Arrived: now, UTF8: r.UTF8(), RequireTLS: after.RequireTLS,
 		Recipients: []spool.Recipient{{Address: o.to, Status: spool.Queued, Notify: []string{"NEVER"}, Bare: after.BareSender && o.to == after.Sender}},
 		Origin:     spool.Origin{Via: spool.ViaDSN, UID: after.Origin.UID},
 		Subject:    r.Subject(),

@@ -28,6 +28,9 @@ type Message struct {
 	// envelope needs SMTPUTF8 (RFC 6531).
 	EightBit bool `json:"eightbit,omitempty"`
 	UTF8     bool `json:"utf8,omitempty"`
+	// RequireTLS: it may only go to hosts that prove who they are by TLS and keep to
+	// this too (REQUIRETLS, RFC 8689).
+	RequireTLS bool `json:"require_tls,omitempty"`
 	// MessageID, Subject and From are copied from the header section so that a
 	// person can find the message.
 	MessageID string `json:"message_id,omitempty"`

@@ -37,6 +37,7 @@ type options struct {
 	// The DSN parameters as they go on; empty when absent or not understood.
 	notify          []string
 	ret, envelopeID string
+	requireTLS      bool
 	operands        []string
 	mode            string
 	// ignored names options without effect that somebody should hear of: they ask
@@ -150,7 +151,7 @@ func (o *options) set(letter byte, value string) error {
 	case 'X', 'C':
 		o.ignore(true, letter, value)
 	case 'O':
-		o.ignore(!strings.EqualFold(optionName(value), "DeliveryMode") && !strings.EqualFold(optionName(value), "ErrorMode"), letter, value)
+		o.long(value)
 	default:
 		if strings.IndexByte(withValue+withAttached+withoutValue, letter) < 0 {
 			return usageError(strconv.Quote("-"+string(rune(letter))) + ` is not an option: "sendmail --help" lists them`)
@@ -159,17 +160,25 @@ func (o *options) set(letter byte, value string) error {
 	return nil
 }
 
+// long takes -O, "Name=value".
+func (o *options) long(value string) {
+	name, set, _ := strings.Cut(value, "=")
+	switch {
+	case strings.EqualFold(name, "DeliveryMode"), strings.EqualFold(name, "ErrorMode"):
+	case strings.EqualFold(name, "RequireTLS") && strings.EqualFold(set, "yes"):
+		o.requireTLS = true
+	case strings.EqualFold(name, "RequireTLS") && strings.EqualFold(set, "no"):
+		o.requireTLS = false
+	default:
+		o.ignore(true, 'O', value)
+	}
+}
+
 // ignore notes that an option has no effect, if that is so.
 func (o *options) ignore(so bool, letter byte, value string) {
 	if so {
 		o.ignored = append(o.ignored, "-"+string(rune(letter))+" "+quoted(value))
 	}
-}
-
-// optionName is the name in a value of -O, "Name=value".
-func optionName(value string) string {
-	name, _, _ := strings.Cut(value, "=")
-	return name
 }
 
 func usageError(text string) error { return &exitError{exitUsage, text} }

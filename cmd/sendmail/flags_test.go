@@ -44,6 +44,8 @@ func TestParse(t *testing.T) {
 		{"-V|a\r\nRCPT TO:<x>", options{}},
 		{"-Vé", options{}},
 		{"-V|" + strings.Repeat("x", maxEnvelopeID), options{envelopeID: strings.Repeat("x", maxEnvelopeID)}},
+		{"-O|RequireTLS=yes|-ORequireTLS=maybe", options{requireTLS: true}},
+		{"-Orequiretls=YES|-OREQUIRETLS=no", options{}},
 		{"-d0.1", options{debug: true}},
 		{"-d|x", options{operands: []string{"x"}}},
 		{"-q30m", options{elsewhere: true}},

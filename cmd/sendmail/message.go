@@ -63,6 +63,7 @@ func compose(o options, section *header.Section, body *handoff.Buffer) (*handoff
 		Body:       body,
 		Return:     o.ret,
 		EnvelopeID: o.envelopeID,
+		RequireTLS: o.requireTLS,
 	}
 	var caller identity
 	if o.sender == nil || !section.Has("From") {

@@ -46,6 +46,8 @@ func TestIgnoredOptionsAreNamed(t *testing.T) {
 		"-Nbogus -Rbad -Vé a@b":  `-N "bogus", -R "bad", -V "é"`,
 		"-odb -oem -oi -Am -v a": "",
 		"-ODeliveryMode=b a":     "",
+		"-ORequireTLS=yes a":     "",
+		"-ORequireTLS=1 a":       `-O "RequireTLS=1"`,
 	} {
 		o, err := parse(strings.Fields(args))
 		if err != nil {

@@ -64,7 +64,7 @@ func (r *Report) Write(w io.Writer, content io.Reader) error {
 	if err != nil {
 		return err
 	}
-	full := r.Action == Failed && !strings.EqualFold(r.Message.Return, "HDRS") && original.returnable()
+	full := r.Action == Failed && !r.headersOnly() && original.returnable()
 	boundary := fmt.Sprintf("=_%s.%016x", r.ID, rand.Uint64()) // which no message can know
 	var b bytes.Buffer
 	r.writeHeader(&b, boundary)
@@ -75,6 +75,12 @@ func (r *Report) Write(w io.Writer, content io.Reader) error {
 	fmt.Fprintf(&b, "\r\n--%s--\r\n", boundary)
 	_, err = w.Write(b.Bytes())
 	return err
+}
+
+// headersOnly reports whether the body must not go back: it was asked for, or the
+// message was for protected paths alone (RFC 8689 §5).
+func (r *Report) headersOnly() bool {
+	return r.Message.RequireTLS || strings.EqualFold(r.Message.Return, "HDRS")
 }
 
 // writeHeader writes the header section. The report answers the message (RFC 3834

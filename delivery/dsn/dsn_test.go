@@ -180,6 +180,8 @@ func TestReportsAreWellFormed(t *testing.T) {
 	hostile.Message.Recipients[0].Original = "rfc822;x\r\n\r\nFinal-Recipient: rfc822;other@example.com"
 	hdrs := report(Failed, noSuchUser())
 	hdrs.Message.Return = "HDRS"
+	secret := report(Failed, noSuchUser())
+	secret.Message.Return, secret.Message.RequireTLS = "FULL", true
 	big := content + strings.Repeat("x\r\n", maxReturned)
 	for _, tt := range []struct {
 		name, content, third, given string
@@ -187,6 +189,7 @@ func TestReportsAreWellFormed(t *testing.T) {
 	}{
 		{"failed", content, "message/rfc822", content, report(Failed, noSuchUser())},
 		{"RET=HDRS", content, "text/rfc822-headers", "From: ann@example.org\r\nTo: bob@example.net\r\nSubject: Invoice\r\n", hdrs},
+		{"for protected paths", content, "text/rfc822-headers", "From: ann@example.org\r\nTo: bob@example.net\r\nSubject: Invoice\r\n", secret},
 		{"delayed", content, "text/rfc822-headers", "From: ann@example.org\r\nTo: bob@example.net\r\nSubject: Invoice\r\n", report(Delayed, busy())},
 		{"too large", big, "text/rfc822-headers", "From: ann@example.org\r\nTo: bob@example.net\r\nSubject: Invoice\r\n", report(Failed, noSuchUser())},
 		{"8-bit", content + "\xfc\r\n", "message/rfc822", content + "\xfc\r\n", report(Failed, noSuchUser())},

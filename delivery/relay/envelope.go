@@ -57,6 +57,9 @@ func (s *session) mail(j *job, to []int) string {
 	if needsUTF8(j, to) && s.ext.has("SMTPUTF8") {
 		b.WriteString(" SMTPUTF8")
 	}
+	if m.RequireTLS && s.ext.has("REQUIRETLS") {
+		b.WriteString(" REQUIRETLS")
+	}
 	if s.ext.has("DSN") {
 		if ret := strings.ToUpper(m.Return); ret == "FULL" || ret == "HDRS" {
 			b.WriteString(" RET=" + ret)

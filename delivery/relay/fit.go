@@ -51,6 +51,8 @@ func (s *session) unfit(j *job) *spool.Reply {
 	switch limit := s.ext.maxSize(); {
 	case limit > 0 && m.Size > limit:
 		reply = s.local("MAIL", "5.3.4", fmt.Sprintf("the message has %d octets, %s takes %d", m.Size, s.pool.peer.host, limit))
+	case m.RequireTLS && s.exposes(m) != "":
+		reply = s.local("MAIL", "5.7.30", "the message requires TLS "+s.exposes(m))
 	case s.ext.has("SMTPUTF8"):
 		return nil
 	case !ascii(m.Sender.Local):
@@ -61,6 +63,21 @@ func (s *session) unfit(j *job) *spool.Reply {
 		return nil
 	}
 	return &reply
+}
+
+// exposes says what a message that requires TLS would lack here (RFC 8689 §4.2.1);
+// empty is nothing. With the null reverse-path it is a report, which goes all the
+// same (§5), and a mail store is where the way ends.
+func (s *session) exposes(m *spool.Message) string {
+	host := s.pool.peer.host
+	switch {
+	case m.Sender.IsNull(), s.pool.peer.lmtp:
+	case s.tls == "", strings.HasSuffix(s.tls, " unverified"):
+		return "with a host that proves its name, which " + host + " does not"
+	case !s.ext.has("REQUIRETLS"):
+		return "all the way: REQUIRETLS, which " + host + " does not offer"
+	}
+	return ""
 }
 
 // headerUTF8 reports whether the header section of b's content has octets above

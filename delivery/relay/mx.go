@@ -90,9 +90,9 @@ func (x *MX) Deliver(ctx context.Context, b *spool.Batch) []spool.Reply {
 
 // elsewhere reports whether another exchanger may do what one with this reply did not:
 // not once the message may be there, nor what a server refused for good. That it is too
-// large or has characters that one server does not know is what we say.
+// large, has characters that one server does not know or requires TLS is what we say.
 func elsewhere(r spool.Reply) bool {
-	return !r.Maybe && (r.Class() == spool.Temporary || r.Code == 0 && (r.Status == "5.3.4" || r.Status == "5.6.7"))
+	return !r.Maybe && (r.Class() == spool.Temporary || r.Code == 0 && (slices.Contains([]string{"5.3.4", "5.6.7", "5.7.30"}, r.Status)))
 }
 
 // try has one address take what it takes, and reports whether a server answered

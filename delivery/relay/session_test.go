@@ -14,6 +14,7 @@ import (
 	"postino/config"
 	"postino/delivery/relay/relaytest"
 	"postino/spool"
+	"postino/spool/address"
 )
 
 // One message under each TLS policy, against each kind of server. Where TLS is
@@ -267,6 +268,8 @@ func TestParameters(t *testing.T) {
 			m.Return, m.EnvelopeID = "ALL", "a\r\nb"
 			m.Recipients[0].Notify, m.Recipients[0].Original = []string{"SOMETIMES", "NEVER", "DELAY"}, "rfc822;o\x01"
 		}, want{"2", 250, "dot", ""}, `MAIL FROM:<s@sender\.test>`, `RCPT TO:<a@x\.test> NOTIFY=NEVER`},
+		{"TLS required, none here", []string{"REQUIRETLS"}, func(m *spool.Message) { m.RequireTLS = true }, want{"5.7.30", 0, "MAIL", "proves"}, "", ""},
+		{"TLS required, a report", []string{}, func(m *spool.Message) { m.RequireTLS, m.Sender = true, address.Address{} }, want{"2", 250, "dot", ""}, `MAIL FROM:<>`, ""},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			server := relaytest.New(t, relaytest.Options{Extensions: tt.offer})
@@ -281,6 +284,47 @@ func TestParameters(t *testing.T) {
 			if tt.rcpt != "" {
 				said(t, server, "^"+tt.rcpt+"$")
 			}
+		})
+	}
+}
+
+// Mail that requires TLS goes over a session that proves who the host is, to one that
+// requires it in turn (RFC 8689 §4.2.1), and to the next host when this one does not.
+func TestRequiredTLS(t *testing.T) {
+	for _, tt := range []struct {
+		name   string
+		tls    relaytest.TLS
+		cert   relaytest.Cert
+		offer  []string
+		policy config.TLSPolicy
+		null   bool
+		want   want
+		mail   string
+	}{
+		{"proven", relaytest.StartTLS, relaytest.Valid, []string{"REQUIRETLS"}, config.StartTLS, false, want{"2", 250, "dot", ""}, `MAIL FROM:<s@sender\.test> REQUIRETLS`},
+		{"proven though nobody asked", relaytest.StartTLS, relaytest.Valid, []string{"requiretls"}, config.Opportunistic, false, want{"2", 250, "dot", ""}, `MAIL FROM:<s@sender\.test> REQUIRETLS`},
+		{"a report", relaytest.Implicit, relaytest.Valid, []string{"REQUIRETLS"}, config.Implicit, true, want{"2", 250, "dot", ""}, `MAIL FROM:<> REQUIRETLS`},
+		{"not offered", relaytest.Implicit, relaytest.Valid, []string{}, config.Implicit, false, want{"5.7.30", 0, "MAIL", "REQUIRETLS"}, ""},
+		{"somebody's certificate", relaytest.StartTLS, relaytest.SelfSigned, []string{"REQUIRETLS"}, config.Opportunistic, false, want{"5.7.30", 0, "MAIL", "proves"}, ""},
+		{"no TLS", relaytest.Plain, relaytest.Valid, []string{"REQUIRETLS"}, config.Opportunistic, false, want{"5.7.30", 0, "MAIL", "proves"}, ""},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			t.Parallel()
+			server := relaytest.New(t, relaytest.Options{TLS: tt.tls, Cert: tt.cert, Extensions: tt.offer})
+			r := newRelay(t, settings(server, withTLS(tt.policy)), patient())
+			b := one()
+			b.Message.RequireTLS = true
+			if tt.null {
+				b.Message.Sender = address.Address{}
+			}
+			tt.want.check(t, r.Deliver(t.Context(), b)[0])
+			if tt.mail == "" {
+				never(t, server, "^MAIL")
+			} else {
+				said(t, server, "^"+tt.mail+"$")
+			}
+			tt.want = want{"2", 250, "dot", ""}
+			tt.want.check(t, r.Deliver(t.Context(), one())[0]) // what requires nothing is as it was
 		})
 	}
 }

@@ -48,13 +48,14 @@ func small() *Submission {
 		EnvelopeID: "q+1 =",
 		EightBit:   true,
 		UTF8:       true,
+		RequireTLS: true,
 		Head:       []byte("Subject: t\r\n\r\n"),
 		Body:       bufferOf("hello\r\n"),
 	}
 }
 
 const smallWire = "EHLO " + testHex + ".submission.invalid\r\n" +
-	"MAIL FROM:<root@localhost> SIZE=21 BODY=8BITMIME SMTPUTF8 RET=HDRS ENVID=q+2B1+20+3D\r\n" +
+	"MAIL FROM:<root@localhost> SIZE=21 BODY=8BITMIME SMTPUTF8 REQUIRETLS RET=HDRS ENVID=q+2B1+20+3D\r\n" +
 	"RCPT TO:<bob@example.net> NOTIFY=SUCCESS,DELAY\r\n" +
 	"RCPT TO:<\"a b\"@example.com> NOTIFY=SUCCESS,DELAY ORCPT=rfc822;a+2Bb@c\r\n" +
 	"RCPT TO:<é@example.com> ORCPT=utf-8;\\x{E9}\\x{3D}\\x{5C}@c\r\n" +

@@ -28,6 +28,9 @@ func (s *Submission) opening() []byte {
 	if s.UTF8 {
 		b = append(b, " SMTPUTF8"...)
 	}
+	if s.RequireTLS {
+		b = append(b, " REQUIRETLS"...)
+	}
 	if s.Return != "" {
 		b = append(b, " RET="...)
 		b = append(b, s.Return...)

@@ -64,6 +64,7 @@ func New(s *spool.Spool, p Policy, log *slog.Logger) *Server {
 	srv.smtp.WriteTimeout = writeTimeout
 	srv.smtp.EnableDSN = true
 	srv.smtp.EnableSMTPUTF8 = true
+	srv.smtp.EnableREQUIRETLS = true // taken; it is announced under TLS alone, which is not spoken here
 	srv.smtp.ErrorLog = serverLog{log}
 	go srv.smtp.Serve(srv.drops) // ends when Shutdown closes drops
 	return srv

@@ -167,6 +167,7 @@ func (s *session) Mail(from string, o *smtp.MailOptions) error {
 		Return:     string(o.Return),
 		EnvelopeID: o.EnvelopeID,
 		UTF8:       o.UTF8 || sender.UTF8(),
+		RequireTLS: o.RequireTLS,
 	}
 	if o.Size > tx.policy.MaxMessageSize {
 		if err := tx.object(tx.tooLarge()); err != nil {

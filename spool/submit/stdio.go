@@ -33,6 +33,7 @@ func Stdio(in io.Reader, out io.Writer, dir, hostname string, handed func(droppe
 	server.MaxLineLength = 0 // conn has a limit of its own; this one would cut content
 	server.EnableDSN = true
 	server.EnableSMTPUTF8 = true
+	server.EnableREQUIRETLS = true
 	server.ErrorLog = serverLog{slog.New(slog.DiscardHandler)}
 	listener := newHandover()
 	ended := make(chan error, 1)
@@ -65,7 +66,8 @@ func (t *stdioSession) Mail(from string, o *smtp.MailOptions) error {
 		return refuse(553, smtp.EnhancedCode{5, 1, 7}, "%v", err)
 	}
 	t.s = &handoff.Submission{
-		Sender: sender, Return: string(o.Return), EnvelopeID: o.EnvelopeID, UTF8: o.UTF8 || sender.UTF8(),
+		Sender: sender, Return: string(o.Return), EnvelopeID: o.EnvelopeID,
+		UTF8: o.UTF8 || sender.UTF8(), RequireTLS: o.RequireTLS,
 	}
 	t.seen = make(map[string]bool)
 	return nil

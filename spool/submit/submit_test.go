@@ -182,6 +182,22 @@ func TestSubmissionIsStoredAndAnswered(t *testing.T) {
 	}
 }
 
+// A message that requires TLS (RFC 8689) keeps that, by socket and by drop file.
+func TestRequiredTLSIsKept(t *testing.T) {
+	r := newRig(t)
+	ask := func(name string) string {
+		return strings.Replace(recorded(name, "a@b.test", []string{"x@y.test"}, hello), "MAIL FROM:<a@b.test>", "MAIL FROM:<a@b.test> REQUIRETLS", 1)
+	}
+	const other = "0660e77822b0eb7a3d73aaeaef8e5241"
+	r.talk(ask(submissionName))
+	r.drop(other, ask(other))
+	r.scan()
+	list := r.messages()
+	if len(list) != 2 || !list[0].RequireTLS || !list[1].RequireTLS {
+		t.Errorf("%d messages: %+v", len(list), list)
+	}
+}
+
 func TestSecondSessionOfASubmissionGetsTheFirstID(t *testing.T) {
 	r := newRig(t)
 	session := recorded(submissionName, "a@b.test", []string{"x@y.test"}, hello)
