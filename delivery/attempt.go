@@ -16,11 +16,16 @@ import (
 	"postino/spool"
 )
 
+// result is what an attempt leaves behind in the schedule.
+type result struct {
+	m    *spool.Message // as it is afterwards; nil when there is nothing left to do
+	busy string         // the next hop that had too much to do for some of it; empty if none had
+	shut bool           // a way was shut for some of it: see breakers
+}
+
 // attempt makes one attempt for the recipients of a message that are due, and
-// records it. It returns the message as it is afterwards, nil when there is
-// nothing left to do for it, and the next hop that had too much to do for some of
-// it, empty if none had.
-func (r *Runner) attempt(ctx context.Context, s *spool.Spool, it job) (m *spool.Message, busy string) {
+// records it.
+func (r *Runner) attempt(ctx context.Context, s *spool.Spool, it job) (out result) {
 	p := r.use()
 	defer p.users.Done()
 	defer r.catch(s, &spool.Message{ID: it.id})
@@ -29,26 +34,26 @@ func (r *Runner) attempt(ctx context.Context, s *spool.Spool, it job) (m *spool.
 		if !errors.Is(err, spool.ErrNotFound) {
 			r.log.Error("message not readable", "id", it.id, "err", err)
 		}
-		return nil, ""
+		return result{}
 	}
 	// Gathered reports wait until their time, or until they are asked for by name.
 	list := due(m, time.Now(), it.force && m.Gathered == nil)
 	if len(list) > 0 && m.Gathered != nil {
 		if m, err = r.together(s, p.config, m); err != nil {
-			return r.notYet(it, err), ""
+			return result{m: r.notYet(it, err)}
 		}
 		if m == nil {
-			return nil, ""
+			return result{}
 		}
 	}
 	if p.config.Mode == config.Deliver && m.Refused == nil {
 		m, list = r.expand(ctx, s, p, m, list)
 	}
 	if len(list) == 0 {
-		return m, ""
+		return result{m: m}
 	}
 	if m.Refused != nil && p.config.Mode != config.Capture {
-		return r.record(ctx, s, p.config, m, refused(m, list)), ""
+		return result{m: r.record(ctx, s, p.config, m, refused(m, list))}
 	}
 	return r.travel(ctx, s, p, m, list)
 }
@@ -77,21 +82,28 @@ func (r *Runner) expand(ctx context.Context, s *spool.Spool, p *plan, m *spool.M
 }
 
 // travel has each next hop of these recipients attempted at the same time, and
-// returns the message as it is when all of that has been recorded. A hop that has too
-// much to do already is returned as busy.
-func (r *Runner) travel(ctx context.Context, s *spool.Spool, p *plan, m *spool.Message, list []int) (last *spool.Message, busy string) {
+// returns when all of that has been recorded.
+func (r *Runner) travel(ctx context.Context, s *spool.Spool, p *plan, m *spool.Message, list []int) (out result) {
 	legs := p.legs(m, list)
 	results := make([]*spool.Message, len(legs))
+	var waiting []wait
 	var all sync.WaitGroup
 	for i, l := range legs {
+		results[i] = m
 		if !r.gates.enter(l.hop, l.route.most()) {
-			results[i], busy = m, l.hop
+			out.busy = l.hop
 			continue
 		}
 		attempt := func() {
 			defer r.catch(s, m)
 			defer r.leave(l.hop)
 			results[i] = r.attemptLeg(ctx, s, p, m, l)
+		}
+		if why, again, shut := r.breakers.enter(l.hop, m.Sender.String(), time.Now()); shut {
+			r.leave(l.hop)
+			waiting = append(waiting, wait{l, again})
+			results[i] = r.deferLeg(ctx, s, p, m, l, why, again)
+			continue
 		}
 		if i < len(legs)-1 {
 			all.Go(attempt)
@@ -101,7 +113,9 @@ func (r *Runner) travel(ctx context.Context, s *spool.Spool, p *plan, m *spool.M
 	}
 	all.Wait()
 	// The one that was recorded last knows of the others.
-	return slices.MaxFunc(results, func(a, b *spool.Message) int { return cmp.Compare(recorded(a), recorded(b)) }), busy
+	out.m = slices.MaxFunc(results, func(a, b *spool.Message) int { return cmp.Compare(recorded(a), recorded(b)) })
+	out.shut = postpone(out.m, waiting) || faulty(out.m, list)
+	return out
 }
 
 // leave ends an attempt at a hop, and lets one that waited for it go on.
@@ -140,6 +154,7 @@ func (r *Runner) attemptLeg(ctx context.Context, s *spool.Spool, p *plan, m *spo
 		return &damageWatch{c, &found}, nil
 	}
 	replies := p.deliver(ctx, l)
+	again := r.learn(ctx, l, m, replies, start)
 	bad := found.err()
 	a := &spool.Attempt{At: start, Took: time.Since(start), Hop: l.hop, Keep: l.route.keep}
 	for i, about := range l.about {
@@ -147,7 +162,11 @@ func (r *Runner) attemptLeg(ctx context.Context, s *spool.Spool, p *plan, m *spo
 			continue // it says nothing about them that is worth a bounce
 		}
 		for _, n := range about {
-			a.Outcomes = append(a.Outcomes, outcome(m, n, replies[i], l.route.success, p.config.Retry, time.Now()))
+			o := outcome(m, n, replies[i], l.route.success, p.config.Retry, time.Now())
+			if replies[i].Fault != "" {
+				o.Next = again
+			}
+			a.Outcomes = append(a.Outcomes, o)
 		}
 		if replies[i].TLS != "" {
 			a.TLS = replies[i].TLS
@@ -174,66 +193,6 @@ func (p *plan) deliver(ctx context.Context, l *leg) []spool.Reply {
 		}
 	}
 	return l.route.transport.Deliver(ctx, l.batch)
-}
-
-// due returns the recipients to attempt.
-func due(m *spool.Message, now time.Time, force bool) []int {
-	var list []int
-	if m.Held != "" {
-		return nil
-	}
-	for i, rcpt := range m.Recipients {
-		if !rcpt.Status.Settled() && (force || ripe(rcpt.Next, now)) {
-			list = append(list, i)
-		}
-	}
-	return list
-}
-
-// farthest is how far away a next attempt can be, by any schedule. One that is
-// farther was set while the clock was wrong.
-const farthest = 31 * 24 * time.Hour
-
-// ripe reports whether an attempt planned for next is due.
-func ripe(next, now time.Time) bool { return !next.After(now) || next.Sub(now) > farthest }
-
-// nullLifetime is how long mail with the null reverse-path, reports above all, is
-// tried at most: nobody hears of it, and nobody misses it for long.
-const nullLifetime = 24 * time.Hour
-
-// expiry is when a message is given up.
-func expiry(m *spool.Message, retry config.Retry) time.Time {
-	lifetime := time.Duration(retry.Lifetime)
-	if m.Sender.IsNull() {
-		lifetime = min(lifetime, nullLifetime)
-	}
-	return m.Since().Add(lifetime)
-}
-
-// outcome decides what a reply means for recipient n.
-func outcome(m *spool.Message, n int, reply spool.Reply, success spool.Status, retry config.Retry, now time.Time) spool.Outcome {
-	o := spool.Outcome{Recipient: n, Reply: reply}
-	switch reply.Class() {
-	case spool.Success:
-		o.Status = success
-	case spool.Permanent:
-		o.Status = spool.Failed
-	default:
-		expiry := expiry(m, retry)
-		if !now.Before(expiry) {
-			o.Status, o.Reply = spool.Failed, reply.Expired(expiry.Sub(m.Since()))
-			break
-		}
-		o.Status = spool.Deferred
-		o.Warned = retry.WarnAfter > 0 && !now.Before(m.Since().Add(time.Duration(retry.WarnAfter))) && !m.Recipients[n].Warned
-		// In whole microseconds, as the schedule has it: else the message is taken for
-		// due a moment before its recipient is, again and again until that has passed.
-		o.Next = now.Add(RetryAfter(m.Recipients[n].Attempts+1, time.Duration(retry.First), time.Duration(retry.Max))).Truncate(time.Microsecond)
-		if o.Next.After(expiry) {
-			o.Next = expiry // one more, just before it is given up
-		}
-	}
-	return o
 }
 
 // recordAgain is how long to wait for room to record an outcome.

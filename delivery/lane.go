@@ -30,6 +30,7 @@ const (
 	atOnce              // it is due since it came, whatever the clock says
 	isBulk              // see spool.Entry
 	isLarge             // likewise
+	waits               // some of it waits for wake
 )
 
 func (it *item) taken() bool { return it.pos == onHand }

@@ -42,20 +42,27 @@ func TestOutcomeOfReplies(t *testing.T) {
 	for _, tt := range []struct {
 		name   string
 		age    time.Duration
+		before int // attempts that count
 		reply  spool.Reply
 		status spool.Status
 		code   string
 		next   time.Time // zero: none; else at the latest
 	}{
-		{"taken", 0, spool.Reply{Code: 250, Status: "2.0.0"}, spool.Relayed, "2.0.0", time.Time{}},
-		{"refused", 0, spool.Reply{Code: 550, Status: "5.1.1"}, spool.Failed, "5.1.1", time.Time{}},
-		{"our password", 0, spool.Reply{Code: 535, Status: "4.7.8"}, spool.Deferred, "4.7.8", now.Add(6 * time.Minute)},
-		{"later", 0, later, spool.Deferred, "4.3.0", now.Add(6 * time.Minute)},
-		{"near the end", lifetime - time.Minute, later, spool.Deferred, "4.3.0", now.Add(time.Minute)},
-		{"at the end", lifetime, later, spool.Failed, "4.4.7", time.Time{}},
-		{"long past it, taken all the same", 10 * lifetime, spool.Reply{Code: 250, Status: "2.0.0"}, spool.Relayed, "2.0.0", time.Time{}},
+		{"taken", 0, 0, spool.Reply{Code: 250, Status: "2.0.0"}, spool.Relayed, "2.0.0", time.Time{}},
+		{"refused", 0, 0, spool.Reply{Code: 550, Status: "5.1.1"}, spool.Failed, "5.1.1", time.Time{}},
+		{"our password", 0, 0, spool.Reply{Code: 535, Status: "4.7.8"}, spool.Deferred, "4.7.8", now.Add(6 * time.Minute)},
+		{"later", 0, 0, later, spool.Deferred, "4.3.0", now.Add(6 * time.Minute)},
+		{"near the end", lifetime - time.Minute, 0, later, spool.Deferred, "4.3.0", now.Add(time.Minute)},
+		{"at the end", lifetime, 40, later, spool.Failed, "4.4.7", time.Time{}},
+		{"not tried before", 10 * lifetime, 0, later, spool.Deferred, "4.3.0", now.Add(6 * time.Minute)},
+		{"tried for a quarter of an hour", lifetime, 2, later, spool.Deferred, "4.3.0", now.Add(22 * time.Minute)},
+		{"tried for half an hour", lifetime, 3, later, spool.Failed, "4.4.7", time.Time{}},
+		{"a fault of ours", 10 * lifetime, 40, spool.Reply{Code: 535, Status: "4.7.8", Fault: spool.FaultRelay}, spool.Deferred, "4.7.8", now.Add(5 * time.Hour)},
+		{"from the future", -lifetime, 10, later, spool.Deferred, "4.3.0", now.Add(5 * time.Hour)},
+		{"from the future, and tried for as long as may be", -lifetime, 40, later, spool.Failed, "4.4.7", time.Time{}},
+		{"long past it, taken all the same", 10 * lifetime, 0, spool.Reply{Code: 250, Status: "2.0.0"}, spool.Relayed, "2.0.0", time.Time{}},
 	} {
-		m := &spool.Message{Arrived: now.Add(-tt.age), Sender: address.Address{Local: "s", Domain: "x.test"}, Recipients: make([]spool.Recipient, 1)}
+		m := &spool.Message{Arrived: now.Add(-tt.age), Sender: address.Address{Local: "s", Domain: "x.test"}, Recipients: []spool.Recipient{{Attempts: tt.before + 7, Waited: 7}}}
 		o := outcome(m, 0, tt.reply, spool.Relayed, retry, now)
 		if o.Status != tt.status || o.Reply.Status != tt.code {
 			t.Errorf("%s: %+v, want %s %s", tt.name, o, tt.status, tt.code)

@@ -27,6 +27,7 @@ type queue struct {
 	classes   [classes]class      // guarded by mu: those of them that no attempt has
 	suspended map[uint32]bool     // guarded by mu: uids of which nothing is attempted
 	clock     int64               // guarded by mu: the time of the last take
+	wakes     int                 // guarded by mu: how often wake was called
 }
 
 // The classes of mail, the first is served first.
@@ -46,6 +47,7 @@ type job struct {
 	id    spool.ID
 	force bool // attempt all unsettled recipients, due or not
 	heavy bool // not of the ordinary class
+	wakes int  // of the queue when it was taken
 }
 
 func newQueue() *queue {
@@ -105,7 +107,8 @@ func (q *queue) take(now time.Time, light bool, limit time.Duration) (j job, wai
 	}
 	n := q.classes[c].pop()
 	it := q.items.at(n)
-	j = job{id: it.id, force: it.flags&force != 0, heavy: c != ordinary}
+	j = job{id: it.id, force: it.flags&force != 0, heavy: c != ordinary, wakes: q.wakes}
+	it.flags &^= waits
 	it.take()
 	return j, 0, true
 }
@@ -135,8 +138,8 @@ func (q *queue) turn(now time.Time, end int, limit time.Duration) (c int, wait t
 }
 
 // done gives back what take returned. m is the message after the attempt; nil
-// means that there is nothing left to attempt.
-func (q *queue) done(j job, m *spool.Message) {
+// means that there is nothing left to attempt. shut says that some of it waits for wake.
+func (q *queue) done(j job, m *spool.Message, shut bool) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	n := q.index[j.id]
@@ -148,8 +151,10 @@ func (q *queue) done(j job, m *spool.Message) {
 		it.describe(m.Entry(), time.Now())
 		queued = true
 	}
-	if flags&retry != 0 {
+	if flags&retry != 0 || shut && j.wakes != q.wakes {
 		it.hurry(time.Now())
+	} else if shut {
+		it.flags |= waits
 	}
 	if queued {
 		q.enqueue(n)
@@ -195,6 +200,22 @@ func (q *queue) retry() {
 		if it := q.items.at(n); it.taken() {
 			it.flags |= retry // that attempt began before whatever was mended
 		} else {
+			it.hurry(now)
+		}
+	}
+	q.order()
+	q.mu.Unlock()
+	q.nudge()
+}
+
+// wake makes what waits for a way that was shut due at once.
+func (q *queue) wake() {
+	now := time.Now()
+	q.mu.Lock()
+	q.wakes++
+	for _, n := range q.index {
+		if it := q.items.at(n); it.flags&waits != 0 && !it.taken() {
+			it.flags &^= waits
 			it.hurry(now)
 		}
 	}

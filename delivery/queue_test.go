@@ -38,7 +38,7 @@ func TestQueueGivesWhatIsDueInOrder(t *testing.T) {
 			break
 		}
 		got = append(got, j.id)
-		q.done(j, nil)
+		q.done(j, nil, false)
 	}
 	if len(got) != 3 || got[0] != 1 || got[1] != 2 || got[2] != 3 {
 		t.Errorf("order = %v", got)
@@ -58,11 +58,11 @@ func TestQueueRemembersWhatCameDuringAnAttempt(t *testing.T) {
 	held := message(1, time.Time{})
 	held.Held = "why not"
 	q.put(1, time.Time{})
-	q.done(j, held)
+	q.done(j, held, false)
 	if j = q.next(); j.id == 0 {
 		t.Fatal("forgotten")
 	}
-	q.done(j, held)
+	q.done(j, held, false)
 	if q.size() != 0 {
 		t.Errorf("%d messages left, want none", q.size())
 	}
@@ -78,7 +78,7 @@ func TestNextOfAWrongClockIsDue(t *testing.T) {
 	if j.id == 0 || len(due(m, now, false)) != 1 {
 		t.Fatalf("not due: %+v", j)
 	}
-	q.done(j, m)
+	q.done(j, m, false)
 	if q.next().id == 0 {
 		t.Error("not due after an attempt that failed to record")
 	}
@@ -111,11 +111,11 @@ func TestRetryReachesAnAttemptUnderWay(t *testing.T) {
 	q.put(1, time.Time{})
 	j := q.next()
 	q.retry()
-	q.done(j, message(1, time.Now().Add(time.Hour)))
+	q.done(j, message(1, time.Now().Add(time.Hour)), false)
 	if j = q.next(); j.id == 0 || !j.force {
 		t.Fatalf("not due: %+v", j)
 	}
-	q.done(j, message(1, time.Now().Add(time.Hour)))
+	q.done(j, message(1, time.Now().Add(time.Hour)), false)
 	if j = q.next(); j.id != 0 {
 		t.Errorf("due once more: %+v", j)
 	}
@@ -123,7 +123,7 @@ func TestRetryReachesAnAttemptUnderWay(t *testing.T) {
 	q.retry()
 	j = q.next()
 	q.retry()
-	q.done(j, nil)
+	q.done(j, nil, false)
 	if q.size() != 0 {
 		t.Errorf("%d left", q.size())
 	}
@@ -174,7 +174,7 @@ func TestUIDsTakeTurns(t *testing.T) {
 					t.Fatalf("uid %d was served %d times, uid %d, which has %d waiting, %d times", uid, served[uid], other, waiting[other], served[other])
 				}
 			}
-			q.done(j, nil)
+			q.done(j, nil, false)
 		}
 		for uid, n := range waiting {
 			if n != 0 {
@@ -194,12 +194,12 @@ func TestSingleMailPassesACampaign(t *testing.T) {
 			arrive(q, &id, campaign)
 		}
 		for range rng.IntN(1000) {
-			q.done(q.next(), nil)
+			q.done(q.next(), nil, false)
 		}
 		single := arrive(q, &id, spool.Entry{UID: 1000})
 		position := 1
 		for j := q.next(); j.id != single.ID; j = q.next() {
-			q.done(j, nil)
+			q.done(j, nil, false)
 			position++
 		}
 		if position > 2 {
@@ -228,7 +228,7 @@ func TestClassesAreServedInOrderAndNoneStarves(t *testing.T) {
 		if j.heavy != (k != 0) {
 			t.Fatalf("heavy = %v of %+v", j.heavy, kinds[k])
 		}
-		q.done(j, nil)
+		q.done(j, nil, false)
 		kind[arrive(q, &id, kinds[k]).ID] = k // it never ends
 	}
 	const share, least = rounds / 8, rounds / 8 * 9 / 10
@@ -276,7 +276,7 @@ func TestNothingOfASuspendedUIDIsTaken(t *testing.T) {
 	n := 0
 	for j := q.next(); j.id != 0; j = q.next() {
 		n++
-		q.done(j, nil)
+		q.done(j, nil, false)
 	}
 	if n != 20 || q.size() != 0 {
 		t.Errorf("took %d, %d are left; want 20 and 0", n, q.size())
@@ -288,7 +288,7 @@ func TestNothingOfASuspendedUIDIsTaken(t *testing.T) {
 	q.suspend(nil)
 	for j := q.next(); j.id != 0; j = q.next() {
 		n++
-		q.done(j, nil)
+		q.done(j, nil, false)
 	}
 	if n != 30 {
 		t.Errorf("took %d in all, want 30", n)
@@ -339,7 +339,7 @@ func TestQueueForgetsNothingAndGivesNothingTwice(t *testing.T) {
 				} else {
 					waiting[id] = true
 				}
-				q.done(j, m)
+				q.done(j, m, false)
 				delete(taken, id)
 				break
 			}
@@ -347,14 +347,14 @@ func TestQueueForgetsNothingAndGivesNothingTwice(t *testing.T) {
 	}
 	q.suspend(nil)
 	for _, j := range taken {
-		q.done(j, nil)
+		q.done(j, nil, false)
 	}
 	for j, _, ok := q.take(now.Add(4*time.Hour), false, 0); ok; j, _, ok = q.take(now.Add(4*time.Hour), false, 0) {
 		if !waiting[j.id] {
 			t.Fatalf("%d was given and does not wait", j.id)
 		}
 		delete(waiting, j.id)
-		q.done(j, nil)
+		q.done(j, nil, false)
 	}
 	if len(waiting) > 0 || q.size() != 0 || len(q.items.blocks) != 0 {
 		t.Errorf("never given: %v; %d are left, in %d blocks", waiting, q.size(), len(q.items.blocks))
@@ -384,7 +384,7 @@ func BenchmarkQueue(b *testing.B) {
 	b.Run("add and take", func(b *testing.B) {
 		for range b.N {
 			q.add(next())
-			q.done(q.next(), nil)
+			q.done(q.next(), nil, false)
 		}
 		b.ReportMetric(octets, "octets/message")
 	})

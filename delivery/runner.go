@@ -36,6 +36,7 @@ type Runner struct {
 	log      *slog.Logger
 	queue    *queue
 	gates    gates
+	breakers breakers // they outlive a plan
 	policies *tlspolicy.Store
 	alive    chan struct{} // unbuffered: who sends is met by the loop of Run
 
@@ -52,7 +53,7 @@ type Runner struct {
 
 // New returns a Runner with that configuration.
 func New(c *config.Config, log *slog.Logger) (*Runner, error) {
-	r := &Runner{log: log, queue: newQueue(), policies: new(tlspolicy.Store), alive: make(chan struct{}), tooMuch: make(chan struct{}, 1)}
+	r := &Runner{log: log, queue: newQueue(), policies: new(tlspolicy.Store), alive: make(chan struct{}), tooMuch: make(chan struct{}, 1), breakers: breakers{log: log}}
 	r.policies.Warn = func(domain string, err error) { log.Warn("policy", "domain", domain, "err", err) }
 	return r, r.SetConfig(c)
 }
@@ -68,6 +69,7 @@ func (r *Runner) SetConfig(c *config.Config) error {
 	old := r.plan
 	r.plan = p
 	r.mu.Unlock()
+	r.breakers.reset(c.Retry)
 	if old != nil {
 		go old.retire()
 		r.queue.retry()
@@ -109,9 +111,7 @@ func (r *Runner) Attempting(id spool.ID) bool { return r.queue.attempting(id) }
 // Retry makes all deferred mail due at once, and hosts that were down worth a try.
 // What is held stays so.
 func (r *Runner) Retry() {
-	p := r.use()
-	p.forget()
-	p.users.Done()
+	r.Doubt()
 	r.queue.retry()
 }
 
@@ -200,9 +200,9 @@ func (r *Runner) Run(ctx context.Context, s *spool.Spool) error {
 			}
 			go func() {
 				defer func() { finished <- j }()
-				m, hop := r.attempt(work, s, j)
-				if hop == "" || !r.gates.putAside(hop, j) {
-					r.queue.done(j, m)
+				out := r.attempt(work, s, j)
+				if out.busy == "" || !r.gates.putAside(out.busy, j) {
+					r.queue.done(j, out.m, out.shut)
 				}
 			}()
 		}

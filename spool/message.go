@@ -128,6 +128,8 @@ type Recipient struct {
 	Status  Status          `json:"status"`
 	// Attempts counts the attempts made for this recipient.
 	Attempts int `json:"attempts"`
+	// Waited are those of them that a Fault ended: they do not count against it.
+	Waited int `json:"waited,omitempty"`
 	// Next is the earliest time of the next attempt; zero is at once.
 	Next time.Time `json:"next,omitzero"`
 	// Reply is the last outcome; the zero Reply before the first attempt.

@@ -75,6 +75,9 @@ func (r *Recipient) take(o Outcome) {
 	}
 	r.Status, r.Next, r.Reply = o.Status, o.Next, o.Reply
 	r.Attempts++
+	if o.Reply.Fault != "" {
+		r.Waited++
+	}
 	r.Warned = r.Warned || o.Warned
 }
 

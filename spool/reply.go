@@ -28,7 +28,23 @@ type Reply struct {
 	// Maybe says that the connection ended after the end of the content and before
 	// the answer to it: the remote may have taken the message (RFC 1047).
 	Maybe bool `json:"maybe_delivered,omitempty"`
+	// Fault says that the outcome is not about this mail but about the way that it was
+	// to go, which the operator has to mend. Such a Reply is temporary, and while that
+	// is so nothing expires. Empty is an outcome like any other.
+	Fault Fault `json:"fault,omitempty"`
+	// Remedy is what the operator can do about a Fault.
+	Remedy string `json:"remedy,omitempty"`
 }
+
+// Fault is what is wrong with the way that mail was to go.
+type Fault string
+
+// The faults.
+const (
+	FaultRelay   Fault = "relay"   // password, certificate, account: it stays until somebody mends it
+	FaultNetwork Fault = "network" // no session came about: it may pass by itself
+	FaultSender  Fault = "sender"  // the relay wants no mail from this sender
+)
 
 // Class is the verdict of a Reply.
 type Class int

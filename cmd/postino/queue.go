@@ -132,11 +132,19 @@ func writeReason(w io.Writer, why string) {
 	fmt.Fprintf(w, "%s(%s)\n", strings.Repeat(" ", pad), why)
 }
 
-// reason is why a recipient is still here, as a person reads it.
+// reason is why a recipient is still here, as a person reads it, and what can be done.
 func reason(r *spool.Reply) string {
-	switch {
-	case r == nil || r.Text == "" && r.Host == "":
+	if r == nil || r.Text == "" && r.Host == "" {
 		return ""
+	}
+	if r.Remedy != "" {
+		return said(r) + "; remedy: " + r.Remedy
+	}
+	return said(r)
+}
+
+func said(r *spool.Reply) string {
+	switch {
 	case r.Code != 0 && r.Host != "":
 		return fmt.Sprintf("host %s said: %s (in reply to %s)", r.Host, r.String(), r.Command)
 	case r.Code != 0:

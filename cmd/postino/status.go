@@ -45,5 +45,14 @@ func statusLines(dir string, st control.Status) []string {
 	for _, warning := range st.Warnings {
 		lines = append(lines, "warning: "+warning)
 	}
+	for _, a := range st.Alerts {
+		whose := ""
+		if a.Sender != "" {
+			whose = " from " + a.Sender
+		}
+		lines = append(lines,
+			fmt.Sprintf("alert: mail%s for %s waits since %s: %s", whose, a.Hop, a.Since.Format(time.RFC3339), a.Reply),
+			"remedy: "+a.Remedy+"; then: postino retry --all")
+	}
 	return lines
 }

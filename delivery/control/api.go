@@ -89,6 +89,18 @@ type Status struct {
 	UptimeMS   int64     `json:"uptime_ms"`
 	UntilEmpty bool      `json:"until_empty"` // it ends when nothing is pending
 	Warnings   []string  `json:"warnings"`    // see spool.Warnings
+	Alerts     []Alert   `json:"alerts"`      // what somebody has to mend
+}
+
+// Alert is a way on which nothing goes until somebody has mended something.
+type Alert struct {
+	Hop string `json:"hop"`
+	// Sender is whose mail waits; empty is everybody's.
+	Sender string    `json:"sender,omitempty"`
+	Since  time.Time `json:"since"`
+	Next   time.Time `json:"next"`  // the next probe
+	Reply  string    `json:"reply"` // what was said last, by the relay or by us
+	Remedy string    `json:"remedy"`
 }
 
 // Route is where mail for an address would go.
@@ -153,7 +165,7 @@ func (m *Message) hide() {
 		r := &m.Recipients[i]
 		r.Address = ""
 		if r.Reply != nil {
-			r.Reply.Text, r.Reply.Host = "", ""
+			r.Reply.Text, r.Reply.Host, r.Reply.Remedy = "", "", ""
 		}
 	}
 }

@@ -211,14 +211,17 @@ func answer(w http.ResponseWriter, v any) error {
 	return nil
 }
 
-func (s *Server) status(w http.ResponseWriter, _ *request) error {
+func (s *Server) status(w http.ResponseWriter, r *request) error {
 	st := Status{
 		PID: os.Getpid(), Version: s.o.Version, Pending: s.o.Runner.Pending(),
 		Started: s.o.Started.UTC(), UptimeMS: time.Since(s.o.Started).Milliseconds(), UntilEmpty: s.o.UntilEmpty,
-		Warnings: append([]string{}, s.o.Spool.Warnings()...),
+		Warnings: append([]string{}, s.o.Spool.Warnings()...), Alerts: []Alert{},
 	}
 	if s.o.Mode != nil {
 		st.Mode = s.o.Mode()
+	}
+	if r.admin {
+		st.Alerts = newAlerts(s.o.Runner.Alerts())
 	}
 	return answer(w, st)
 }

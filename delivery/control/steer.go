@@ -83,6 +83,9 @@ func (s *Server) steer(v Verb) func(http.ResponseWriter, *request) error {
 			s.o.Runner.Retry()
 			return stream(w, concerned(r.view, v, sel))
 		}
+		if v == Retry {
+			s.o.Runner.Doubt()
+		}
 		changed := 0
 		err = stream(w, func(yield func(Message, error) bool) {
 			for m, err := range s.steered(v, sel, r) {

@@ -31,6 +31,7 @@ type Relay struct {
 	timeouts config.Timeouts
 	hostname string
 	pools    []*pool // one for each host
+	faults   []config.Fault
 }
 
 // New returns a Relay for c, which names at least one host. hostname is what it
@@ -48,7 +49,7 @@ func New(c *config.Relay, t config.Timeouts, hostname string) (*Relay, error) {
 			return nil, fmt.Errorf("timeouts.%s is not a positive duration", name)
 		}
 	}
-	r := &Relay{config: c, timeouts: t, hostname: hostname}
+	r := &Relay{config: c, timeouts: t, hostname: hostname, faults: c.Faults()}
 	for at := range c.Host {
 		r.pools = append(r.pools, newPool(r.peer(at), c.MaxConnections, c.MessagesPerConnection, c.Rate))
 	}
@@ -80,6 +81,12 @@ func (r *Relay) Deliver(ctx context.Context, b *spool.Batch) []spool.Reply {
 			break
 		}
 		to = p.deliver(ctx, b, replies, to)
+	}
+	if ctx.Err() != nil {
+		return replies // it was us who ended it
+	}
+	for i := range replies {
+		replies[i] = blame(r.faults, replies[i])
 	}
 	return replies
 }

@@ -1,0 +1,267 @@
+package delivery
+
+import (
+	"cmp"
+	"context"
+	"log/slog"
+	"slices"
+	"sync"
+	"time"
+
+	"postino/config"
+	"postino/spool"
+)
+
+const (
+	// probeShare of retry.max is the longest wait between two probes of a way that is
+	// shut, by default an hour: who has mended something does not wait longer.
+	probeShare = 4
+	// maxShut is how many ways are remembered as shut. There are few routes; senders
+	// that a relay does not take may be many.
+	maxShut = 1000
+)
+
+// breakers shut the ways on which the operator has something to mend (see
+// spool.Fault), so that mail for them waits in the queue as it is. Now and then one
+// attempt, a probe, is let through; when it finds nothing wrong the way is open again.
+type breakers struct {
+	log *slog.Logger
+
+	mu    sync.Mutex
+	retry config.Retry      // guarded by mu
+	shut  map[way]*shutdown // guarded by mu
+}
+
+// way is where mail goes: a next hop, and, for a fault that is the sender's alone,
+// from whom.
+type way struct{ hop, sender string }
+
+// shutdown is a way that is shut.
+type shutdown struct {
+	why    spool.Reply
+	since  time.Time
+	last   time.Time // when it was found to be so again
+	until  time.Time // when the next probe may begin
+	probes int       // so many attempts found it so
+}
+
+// Alert is something that the operator has to mend, as status tells it.
+type Alert struct {
+	Hop string
+	// Sender is whose mail waits; empty is everybody's.
+	Sender string
+	Since  time.Time
+	// Next is when the next probe may begin.
+	Next  time.Time
+	Reply spool.Reply
+}
+
+// enter reports whether an attempt may begin now. If not, it says why and when to ask
+// again. An attempt that may begin although the way is shut is the probe.
+func (b *breakers) enter(hop, sender string, now time.Time) (why spool.Reply, again time.Time, shut bool) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	var probed []*shutdown
+	for _, w := range []way{{hop, ""}, {hop, sender}} {
+		s := b.shut[w]
+		switch {
+		case s == nil:
+		case now.Before(s.until) && s.until.Sub(now) <= farthest:
+			return s.why, s.until, true
+		default:
+			probed = append(probed, s)
+		}
+	}
+	for _, s := range probed {
+		s.until = now.Add(b.wait(s.probes + 1)) // for all others
+	}
+	return spool.Reply{}, time.Time{}, false
+}
+
+// wait is how long the nth probe is waited for.
+func (b *breakers) wait(n int) time.Duration {
+	most := max(time.Duration(b.retry.Max)/probeShare, time.Duration(b.retry.First))
+	return RetryAfter(n, time.Duration(b.retry.First), most).Truncate(time.Microsecond)
+}
+
+// learn takes in what came of an attempt that began at start, and reports whether a
+// way is open again. again is when what met a fault is to be attempted next.
+func (b *breakers) learn(hop, sender string, replies []spool.Reply, start, now time.Time) (again time.Time, opened bool) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	for _, r := range replies {
+		if r.Fault == "" {
+			continue
+		}
+		w := way{hop: hop}
+		if r.Fault == spool.FaultSender {
+			w.sender = sender
+		}
+		return b.close(w, r, start, now), false
+	}
+	for _, w := range []way{{hop, ""}, {hop, sender}} {
+		// What began before the fault was found says nothing about it.
+		if s := b.shut[w]; s != nil && !start.Before(s.last) && slices.ContainsFunc(replies, s.gone) {
+			delete(b.shut, w)
+			opened = true
+			b.say(w, slog.LevelWarn, "route open again", "after", now.Sub(s.since).Round(time.Second))
+		}
+	}
+	return time.Time{}, opened
+}
+
+// close shuts a way, or keeps it so, and returns when the next probe may begin.
+func (b *breakers) close(w way, why spool.Reply, start, now time.Time) time.Time {
+	s := b.shut[w]
+	if s == nil {
+		if len(b.shut) >= maxShut {
+			b.forgetOldest()
+		}
+		s = &shutdown{since: now, why: why}
+		b.shut[w] = s
+		b.say(w, slog.LevelError, "route shut: its mail waits until this is mended", "reply", why.Said(), "remedy", why.Remedy)
+	} else if start.Before(s.last) {
+		return s.until // it was under way when that was found out
+	}
+	s.why, s.last = why, now
+	s.probes++
+	s.until = now.Add(b.wait(s.probes))
+	return s.until
+}
+
+// gone reports whether a reply shows that the fault is no more: the relay took
+// something or refused it for its own sake, or it came at least to that where no
+// session came about.
+func (s *shutdown) gone(r spool.Reply) bool {
+	switch r.Class() {
+	case spool.Success, spool.Permanent:
+		return r.Code != 0
+	}
+	inSession := func(command string) bool { return slices.Contains([]string{"MAIL", "RCPT", "DATA", "dot"}, command) }
+	return r.Code != 0 && inSession(r.Command) && !inSession(s.why.Command)
+}
+
+func (b *breakers) forgetOldest() {
+	var oldest way
+	for w, s := range b.shut {
+		if o := b.shut[oldest]; o == nil || s.last.Before(o.last) {
+			oldest = w
+		}
+	}
+	delete(b.shut, oldest)
+}
+
+func (b *breakers) say(w way, level slog.Level, msg string, attrs ...any) {
+	log := b.log.With("hop", w.hop)
+	if w.sender != "" {
+		log = log.With("sender", w.sender)
+	}
+	log.Log(context.Background(), level, msg, attrs...)
+}
+
+// doubt has each way that is shut probed at once: the operator says that something
+// may have been mended.
+func (b *breakers) doubt() {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	for _, s := range b.shut {
+		s.until = time.Time{}
+	}
+}
+
+// reset opens all ways, since the configuration is another.
+func (b *breakers) reset(retry config.Retry) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.retry = retry
+	b.shut = make(map[way]*shutdown)
+}
+
+// alerts are the ways that are shut, longest first.
+func (b *breakers) alerts() []Alert {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	list := make([]Alert, 0, len(b.shut))
+	for w, s := range b.shut {
+		list = append(list, Alert{Hop: w.hop, Sender: w.sender, Since: s.since, Next: s.until, Reply: s.why})
+	}
+	slices.SortFunc(list, func(x, y Alert) int {
+		return cmp.Or(x.Since.Compare(y.Since), cmp.Compare(x.Hop, y.Hop), cmp.Compare(x.Sender, y.Sender))
+	})
+	return list
+}
+
+// wait is a part of an attempt that was not made, since its way is shut.
+type wait struct {
+	leg   *leg
+	again time.Time
+}
+
+// deferLeg notes for recipients that were never attempted what their mail waits for,
+// so that whoever asks is told. For others nothing is worth a record.
+func (r *Runner) deferLeg(ctx context.Context, s *spool.Spool, p *plan, m *spool.Message, l *leg, why spool.Reply, again time.Time) *spool.Message {
+	a := &spool.Attempt{At: time.Now(), Hop: l.hop}
+	for _, about := range l.about {
+		for _, n := range about {
+			if m.Recipients[n].Status == spool.Queued {
+				a.Outcomes = append(a.Outcomes, spool.Outcome{Recipient: n, Status: spool.Deferred, Reply: why, Next: again})
+			}
+		}
+	}
+	if len(a.Outcomes) == 0 {
+		return m
+	}
+	return r.record(ctx, s, p.config, m, a)
+}
+
+// postpone has the recipients whose way is shut wait, in m alone and so in the
+// schedule: stored is when they are due, whatever is shut. It reports whether there are
+// such.
+func postpone(m *spool.Message, waiting []wait) (some bool) {
+	if m == nil {
+		return false
+	}
+	for _, w := range waiting {
+		for _, about := range w.leg.about {
+			for _, n := range about {
+				if rcpt := &m.Recipients[n]; !rcpt.Status.Settled() {
+					rcpt.Next, some = w.again, true
+				}
+			}
+		}
+	}
+	return some
+}
+
+// faulty reports whether some of these recipients wait for the operator.
+func faulty(m *spool.Message, list []int) bool {
+	return m != nil && slices.ContainsFunc(list, func(n int) bool {
+		return !m.Recipients[n].Status.Settled() && m.Recipients[n].Reply.Fault != ""
+	})
+}
+
+// learn takes in what came of an attempt; when that opens a way, what waits for it is
+// due. It returns when what met a fault is to be attempted again.
+func (r *Runner) learn(ctx context.Context, l *leg, m *spool.Message, replies []spool.Reply, start time.Time) time.Time {
+	if ctx.Err() != nil {
+		return start // we ended it, and nothing was learned
+	}
+	again, opened := r.breakers.learn(l.hop, m.Sender.String(), replies, start, time.Now())
+	if opened {
+		r.queue.wake()
+	}
+	return again
+}
+
+// Alerts are the ways that are shut since somebody has to mend something, longest
+// first.
+func (r *Runner) Alerts() []Alert { return r.breakers.alerts() }
+
+// Doubt has ways that are shut and hosts that were down tried again at once: the
+// operator says so.
+func (r *Runner) Doubt() {
+	p := r.use()
+	p.forget()
+	p.users.Done()
+	r.breakers.doubt()
+}
