@@ -33,7 +33,7 @@ type demand struct {
 }
 
 // key tells demands apart: mail with one must not go over a session made for another.
-func (d demand) key() string { return fmt.Sprint(d.by, d.records, d.names, d.anybody) }
+func (d demand) key() string { return fmt.Sprint(d) }
 
 // apply has t verify what is demanded.
 func (d demand) apply(t *tls.Config) {

@@ -59,7 +59,7 @@ type line struct {
 func (h *host) line(x *MX, t target) *line {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	plaintext := t.demand.by == "" && time.Now().Before(h.plaintext)
+	plaintext := time.Now().Before(h.plaintext)
 	key := fmt.Sprint(plaintext, " ", t.name, " ", t.demand.key())
 	l := h.lines[key]
 	if l == nil {

@@ -317,7 +317,8 @@ func TestDirectoryIsNotTrusted(t *testing.T) {
 		t.Fatal(err)
 	}
 	for name, text := range map[string]string{
-		"y.test": string(text), "z.test": "", "cut.test": string(text[:40]), ".new-1": "x",
+		"over.test": strings.NewReplacer("x.test", "over.test", fmt.Sprint(time.Now().UTC().Year(), "-"), "1999-").Replace(string(text)),
+		"y.test":    string(text), "z.test": "", "cut.test": string(text[:40]), ".new-1": "x",
 		"weak.test": strings.ReplaceAll(strings.Replace(string(text), "x.test", "weak.test", 1), "max_age", "age"),
 	} {
 		if err := os.WriteFile(filepath.Join(dir, name), []byte(text), 0o600); err != nil {
@@ -331,8 +332,10 @@ func TestDirectoryIsNotTrusted(t *testing.T) {
 	if len(s.policies) != 1 || s.policies["x.test"].policy.Mode != Enforce || s.policies["x.test"].id != "1" {
 		t.Errorf("%+v", s.policies)
 	}
-	if _, err := os.Stat(filepath.Join(dir, ".new-1")); !errors.Is(err, os.ErrNotExist) {
-		t.Errorf("what was half written stays: %v", err)
+	for _, name := range []string{".new-1", "over.test"} {
+		if _, err := os.Stat(filepath.Join(dir, name)); !errors.Is(err, os.ErrNotExist) {
+			t.Errorf("%s, half written or over, stays: %v", name, err)
+		}
 	}
 }
 
