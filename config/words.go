@@ -216,37 +216,37 @@ func (m *MailqPolicy) UnmarshalText(b []byte) error {
 type LogFormat string
 
 const (
-	LogText LogFormat = "text" // key=value
-	LogJSON LogFormat = "json" // one object a line
+	LogText    LogFormat = "text"    // key=value
+	LogJSON    LogFormat = "json"    // one object a line
+	LogPostfix LogFormat = "postfix" // what programs that read Postfix's log understand
 )
 
 // UnmarshalText refuses what is not a log format.
 func (l *LogFormat) UnmarshalText(b []byte) error {
-	return choose(l, b, "a log format", []LogFormat{LogText, LogJSON}, "postfix")
+	return choose(l, b, "a log format", []LogFormat{LogText, LogJSON, LogPostfix})
 }
 
-// LogTarget is where log lines go. In this version both mean standard error.
+// LogTarget is where log lines go.
 type LogTarget string
 
 const (
-	LogAuto   LogTarget = "auto"
-	LogStderr LogTarget = "stderr"
+	LogAuto    LogTarget = "auto"    // the journal or syslog where nobody reads standard error
+	LogStderr  LogTarget = "stderr"  // standard error
+	LogJournal LogTarget = "journal" // systemd's
+	LogSyslog  LogTarget = "syslog"  // /dev/log, facility mail
 )
 
-// UnmarshalText refuses every other target as one that is still to come.
+// UnmarshalText refuses what is not a target.
 func (l *LogTarget) UnmarshalText(b []byte) error {
-	return choose(l, b, "", []LogTarget{LogAuto, LogStderr}, string(b))
+	return choose(l, b, "a place for the log", []LogTarget{LogAuto, LogStderr, LogJournal, LogSyslog})
 }
 
 // choose sets *dst to the word b when it is one of words. The refusal says what
-// b is not, or, for the words in later, that this version lacks it.
-func choose[T ~string](dst *T, b []byte, what string, words []T, later ...string) error {
+// b is not.
+func choose[T ~string](dst *T, b []byte, what string, words []T) error {
 	if w := T(b); slices.Contains(words, w) {
 		*dst = w
 		return nil
-	}
-	if slices.Contains(later, string(b)) {
-		return fmt.Errorf("%s is not supported by this version: write %s", quote(string(b)), either(words))
 	}
 	return fmt.Errorf("%s is not %s: write %s", quote(string(b)), what, either(words))
 }

@@ -256,7 +256,7 @@ func (r *Runner) recordOnce(s *spool.Spool, c *config.Config, m *spool.Message, 
 	}
 	for i, report := range reports {
 		if id := report.Message.ID; slices.Contains(stored.Reports, id) {
-			r.log.Info("report", "id", m.ID, "report", id, "action", string(list[i].action), "to", list[i].to.String(), "gathered", report.Message.Gathered != nil)
+			r.log.Info("report", "id", m.ID, "report", id, "action", string(list[i].action), "to", list[i].to.String(), "size", report.Message.Size, "gathered", report.Message.Gathered != nil)
 		}
 	}
 	return stored, nil
@@ -278,6 +278,10 @@ func (r *Runner) report(m *spool.Message, a *spool.Attempt) {
 		if a.TLS != "" {
 			log = log.With("tls", a.TLS)
 		}
+		if o.Reply.Host != "" {
+			log = log.With("host", o.Reply.Host)
+		}
+		log = log.With("age", a.At.Add(a.Took).Sub(m.Arrived).Round(time.Millisecond))
 		if o.Status == spool.Deferred {
 			log = log.With("next", o.Next.UTC().Format(time.RFC3339))
 		}

@@ -176,12 +176,15 @@ func (r *Runner) together(s *spool.Spool, c *config.Config, m *spool.Message) (a
 		Origin:     spool.Origin{Via: spool.ViaDSN, UID: m.Origin.UID},
 	}}
 	reply := spool.Reply{Status: "2.0.0", Text: fmt.Sprintf("sent together with others as %s", d.ID), Command: "digest"}
+	size := int64(0)
 	for part := range slices.Chunk(ids, maxReplaced) {
 		if err := s.Replace(part, by, reply); err != nil {
 			return nil, err
 		}
-		by = nil
+		if by != nil {
+			size, by = by.Message.Size, nil
+		}
 	}
-	r.log.Info("digest", "id", d.ID, "to", to.Address.String(), "reports", len(ids))
+	r.log.Info("digest", "id", d.ID, "to", to.Address.String(), "size", size, "reports", len(ids))
 	return nil, nil
 }

@@ -5,15 +5,12 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
-	"log/slog"
 	"net"
 	"os"
 	"path/filepath"
 
 	"golang.org/x/sys/unix"
 
-	"postino/config"
-	"postino/delivery/control"
 	"postino/spool"
 )
 
@@ -64,15 +61,4 @@ func logOutput(a *app, untilEmpty bool) (io.Writer, error) {
 func isDevNull(f *os.File) bool {
 	var st, null unix.Stat_t
 	return unix.Fstat(int(f.Fd()), &st) == nil && unix.Stat(os.DevNull, &null) == nil && st.Rdev == null.Rdev && st.Mode == null.Mode
-}
-
-// newLogger is the runner's log: to w in the form that the configuration names, and
-// to the journal.
-func newLogger(w *logWriter, c config.Log, journal *control.Journal) *slog.Logger {
-	var h slog.Handler = slog.NewTextHandler(w, nil)
-	if c.Format == config.LogJSON {
-		h = slog.NewJSONHandler(w, nil)
-	}
-	w.lostLines = func(n int) { slog.New(h).Warn("log lines lost", "n", n) }
-	return slog.New(journal.Handler(h))
 }

@@ -11,7 +11,6 @@ import (
 	"golang.org/x/sys/unix"
 
 	"postino/config"
-	"postino/delivery/control"
 )
 
 // A log that nobody reads never stops who writes it, and it says what is missing.
@@ -22,7 +21,7 @@ func TestStalledLogStopsNobody(t *testing.T) {
 	}
 	defer r.Close()
 	out := newLogWriter(w)
-	log := newLogger(out, config.Log{}, control.NewJournal())
+	log := newLogger(out, config.LogStderr, config.Default(), time.UTC)
 	const lines = 3 * maxLogBacklog / 100
 	filler := strings.Repeat("x", 100)
 	for i := range lines {

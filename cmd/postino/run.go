@@ -79,9 +79,17 @@ func runRunner(ctx context.Context, a *app, untilEmpty bool) error {
 	if err != nil {
 		return err
 	}
+	target := logTarget(c.Log.To, untilEmpty, os.Stderr, a.env("JOURNAL_STREAM", ""))
+	switch target {
+	case config.LogSyslog:
+		out = &datagrams{path: syslogSocket, end: '\n', instead: out}
+	case config.LogJournal:
+		out = &datagrams{path: journalSocket, end: endOfEntry, instead: out}
+	}
 	lines, journal := newLogWriter(out), control.NewJournal()
 	defer lines.close()
-	svc := &service{app: a, untilEmpty: untilEmpty, manager: manager, journal: journal, log: newLogger(lines, c.Log, journal), yield: make(chan struct{}, 1), hangup: make(chan os.Signal, 1), started: time.Now()}
+	log := slog.New(journal.Handler(newLogger(lines, target, c, a.zone).Handler()))
+	svc := &service{app: a, untilEmpty: untilEmpty, manager: manager, journal: journal, log: log, yield: make(chan struct{}, 1), hangup: make(chan os.Signal, 1), started: time.Now()}
 	svc.config.Store(c)
 	if svc.runner, err = delivery.New(c, svc.log); err != nil {
 		return &exitError{status: exConfig, err: err}

@@ -87,17 +87,24 @@ func (j *Journal) take(e Entry) {
 
 // Handler passes everything on to next, and to the Journal.
 func (j *Journal) Handler(next slog.Handler) slog.Handler {
-	return &journalHandler{Handler: next, j: j}
+	wants := func(level slog.Level) bool { return j.watched.Load() > 0 || level >= slog.LevelWarn }
+	return &tee{Handler: next, take: j.take, wants: wants}
 }
 
-type journalHandler struct {
+// Tee returns a handler that passes everything on to next, and to take.
+func Tee(next slog.Handler, take func(Entry)) slog.Handler {
+	return &tee{Handler: next, take: take, wants: func(slog.Level) bool { return true }}
+}
+
+type tee struct {
 	slog.Handler
-	j      *Journal
+	take   func(Entry)
+	wants  func(slog.Level) bool
 	attrs  []slog.Attr // of With
 	prefix string      // of WithGroup
 }
 
-func (h *journalHandler) WithAttrs(attrs []slog.Attr) slog.Handler {
+func (h *tee) WithAttrs(attrs []slog.Attr) slog.Handler {
 	g := *h
 	g.Handler, g.attrs = h.Handler.WithAttrs(attrs), h.attrs[:len(h.attrs):len(h.attrs)]
 	for _, a := range attrs {
@@ -107,21 +114,23 @@ func (h *journalHandler) WithAttrs(attrs []slog.Attr) slog.Handler {
 	return &g
 }
 
-func (h *journalHandler) WithGroup(name string) slog.Handler {
+func (h *tee) WithGroup(name string) slog.Handler {
 	g := *h
 	g.Handler, g.prefix = h.Handler.WithGroup(name), h.prefix+name+"."
 	return &g
 }
 
-func (h *journalHandler) Handle(ctx context.Context, r slog.Record) error {
-	if h.j.watched.Load() > 0 || r.Level >= slog.LevelWarn {
+func (h *tee) Enabled(context.Context, slog.Level) bool { return true }
+
+func (h *tee) Handle(ctx context.Context, r slog.Record) error {
+	if h.wants(r.Level) {
 		attrs := h.attrs[:len(h.attrs):len(h.attrs)]
 		r.Attrs(func(a slog.Attr) bool {
 			a.Key = h.prefix + a.Key
 			attrs = append(attrs, a)
 			return true
 		})
-		h.j.take(newEntry(r.Time, r.Level, r.Message, attrs...))
+		h.take(newEntry(r.Time, r.Level, r.Message, attrs...))
 	}
 	return h.Handler.Handle(ctx, r)
 }

@@ -239,6 +239,10 @@ func life(m *spool.Message, attempts []spool.Attempt) []Entry {
 			if a.TLS != "" {
 				attrs = append(attrs, "tls", a.TLS)
 			}
+			if o.Reply.Host != "" {
+				attrs = append(attrs, "host", o.Reply.Host)
+			}
+			attrs = append(attrs, "age", last.Sub(m.Arrived).Round(time.Millisecond))
 			if o.Status == spool.Deferred {
 				attrs = append(attrs, "next", o.Next.UTC().Format(time.RFC3339))
 			}

@@ -72,7 +72,12 @@ func write(t *testing.T, r *Report, content string) string {
 func TestTheWords(t *testing.T) {
 	t.Parallel()
 	expired := busy().Expired(120 * time.Hour)
+	operator, null := report(Failed, noSuchUser()), report(Failed, noSuchUser())
+	operator.To = address.Address{Local: "ops", Domain: "example.org"}
+	null.To, null.Message.Sender = operator.To, address.Address{}
 	for name, r := range map[string]*Report{
+		"operator":  operator,
+		"null":      null,
 		"failed":    report(Failed, noSuchUser()),
 		"several":   report(Failed, noSuchUser(), expired, spool.Reply{Status: "5.1.2", Text: "example.net: no such domain", Command: "dns"}),
 		"delayed":   report(Delayed, busy(), unreachable()),

@@ -32,14 +32,31 @@ func (r *Report) text(full bool) string {
 	}
 	say("%s\r\n", wrap(0, r.closing()))
 	say("%s", r.provenance(full))
-	say("For help write to postmaster@%s and quote %s.", r.Domain, r.Message.ID)
+	if r.forOperator() {
+		say("%s", wrap(0, fmt.Sprintf(`On %s "postino trace %s" tells its whole life, and "postino retry %s" sends it again while it is kept.`,
+			r.Hostname, r.Message.ID, r.Message.ID)))
+	} else {
+		say("For help write to postmaster@%s and quote %s.", r.Domain, r.Message.ID)
+	}
 	return b.String()
 }
 
+// forOperator reports whether somebody else than the sender reads it.
+func (r *Report) forOperator() bool { return r.To.Key() != r.Message.Sender.Key() }
+
 func (r *Report) opening() string {
 	mail := "Your mail"
+	if r.forOperator() {
+		mail = "Mail"
+	}
 	if s := r.originalSubject(); s != "" {
 		mail += ` "` + s + `"`
+	}
+	switch {
+	case r.forOperator() && r.Message.Sender.IsNull():
+		mail += " without a sender"
+	case r.forOperator():
+		mail += " from " + r.Message.Sender.String()
 	}
 	switch r.Action {
 	case Failed:
