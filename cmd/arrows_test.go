@@ -41,7 +41,7 @@ func arrows() map[string]struct {
 		"delivery/control": {5, []string{"delivery", "spool", "spool/address"}},
 		"cmd/sendmail":     {6, []string{"spool/address", "spool/handoff", "spool/header"}},
 		"cmd/postino": {6, []string{"config", "config/peer", "delivery", "delivery/aliases", "delivery/control", "delivery/dkim", "delivery/local", "spool",
-			"spool/address", "spool/submit"}},
+			"spool/address", "spool/handoff", "spool/header", "spool/submit"}},
 		"delivery/tlspolicy": {1, []string{"delivery/dns"}},
 
 		// For tests alone: nobody imports them but tests.

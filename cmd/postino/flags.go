@@ -25,6 +25,7 @@ type options struct {
 	lines                          int
 	follow, remove                 bool
 	secrets                        string // a directory
+	queue                          bool   // of another program
 }
 
 // flags defines flags that belong together. The usage of a flag is what help says
@@ -143,8 +144,10 @@ func flagRemove(fs *flag.FlagSet, o *options) {
 	fs.BoolVar(&o.remove, "remove", false, "when all is on disk, remove the messages from the queue")
 }
 
-func flagSecrets(fs *flag.FlagSet, o *options) {
+func flagsImport(fs *flag.FlagSet, o *options) {
 	fs.Func("secrets", "write passwords into files in `DIR`", text(&o.secrets))
+	fs.BoolVar(&o.queue, "queue", false, "list the mail that waits there instead")
+	fs.BoolVar(&o.remove, "remove", false, "with --queue, move the mail here")
 }
 
 // text sets a field that must not be empty: an empty variable in a script must not

@@ -17,10 +17,13 @@ import (
 const defaultSecrets = "/etc/postino/secrets"
 
 // runConfigImport is the config import command: it prints the configuration of another
-// mail program as ours.
-func runConfigImport(_ context.Context, a *app, o options, operands []string) error {
+// mail program as ours, and with --queue takes its mail over.
+func runConfigImport(ctx context.Context, a *app, o options, operands []string) error {
 	if len(operands) == 0 || len(operands) > 2 {
 		return usageError("config import takes the name of a mail program, and a file at most: postino config import postfix")
+	}
+	if o.queue {
+		return a.takeOver(ctx, o, operands)
 	}
 	if o.secrets != "" && !filepath.IsAbs(o.secrets) {
 		return usageError("--secrets %q: want an absolute path, as the configuration does", o.secrets)

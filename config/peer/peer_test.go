@@ -65,7 +65,7 @@ func settled(text string) string {
 	return out.String()
 }
 
-var unsettled = regexp.MustCompile(`not supported by this version|^generic = |^\[smtp\]|^listen = |^proxy = `)
+var unsettled = regexp.MustCompile(`(?m)not supported by this version|^#$|^# What was not|^generic = |^\[smtp\]|^listen = |^proxy = `)
 
 // What is no configuration is refused, or what it has of one is taken over; either
 // way in bounded time and memory.
