@@ -65,7 +65,7 @@ func (a *authority) pool() *x509.CertPool {
 // clientFiles issues a certificate and writes it and its key to PEM files.
 func (a *authority) clientFiles(t testing.TB) (cert, key string) {
 	t.Helper()
-	issued := a.issue(t, Valid)
+	issued := a.issue(t, Valid, "")
 	der, err := x509.MarshalPKCS8PrivateKey(issued.PrivateKey)
 	if err != nil {
 		t.Fatal(err)
@@ -83,8 +83,8 @@ func (a *authority) clientFiles(t testing.TB) (cert, key string) {
 	return cert, key
 }
 
-// issue makes a server's certificate.
-func (a *authority) issue(t testing.TB, kind Cert) tls.Certificate {
+// issue makes a server's certificate, valid for the address that it listens on too.
+func (a *authority) issue(t testing.TB, kind Cert, listen string) tls.Certificate {
 	t.Helper()
 	key := newKey(t)
 	template := &x509.Certificate{
@@ -96,6 +96,9 @@ func (a *authority) issue(t testing.TB, kind Cert) tls.Certificate {
 		IPAddresses:  []net.IP{net.IPv4(127, 0, 0, 1)},
 		KeyUsage:     x509.KeyUsageDigitalSignature,
 		ExtKeyUsage:  []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth, x509.ExtKeyUsageClientAuth},
+	}
+	if host, _, err := net.SplitHostPort(listen); err == nil {
+		template.IPAddresses = append(template.IPAddresses, net.ParseIP(host))
 	}
 	parent, signer := a.cert, a.key
 	switch kind {

@@ -21,6 +21,7 @@ type conn struct {
 	seen    map[string]int // visits by place
 	edition int            // of the rules that seen is about
 	tls     bool
+	greeted bool // the whole greeting is out
 	left    bool // guarded by server.mu
 	user    string
 	from    *string
@@ -40,6 +41,7 @@ func (c *conn) run() {
 	if _, ok := c.say("greeting", "", "220 relay.test ESMTP"); !ok {
 		return
 	}
+	c.greeted = true
 	for {
 		line, ok := c.read()
 		if !ok {
@@ -286,7 +288,11 @@ func (c *conn) answer(r Rule, usual string) (string, bool) {
 	switch {
 	case text == "":
 	case r.Do == Drip:
-		ok = c.drip(text+"\r\n", r.Pause)
+		ok = c.drip(strings.SplitAfter(text+"\r\n", ""), r.Pause)
+	case r.Pause > 0:
+		parts := strings.SplitAfter(text, "\n")
+		parts[len(parts)-1] += "\r\n"
+		ok = c.drip(parts, r.Pause)
 	default:
 		ok = c.write(text)
 	}
@@ -305,14 +311,28 @@ func (c *conn) answer(r Rule, usual string) (string, bool) {
 	return text[:min(3, len(text))], ok
 }
 
-// lookAhead counts the commands that are there already.
-func (c *conn) lookAhead() {
+// there is what has come in and was not read yet.
+func (c *conn) there() []byte {
 	c.rw.SetReadDeadline(time.Now().Add(time.Millisecond))
 	c.in.Peek(c.in.Size()) // fills the buffer with what is there
 	c.rw.SetReadDeadline(time.Time{})
 	there, _ := c.in.Peek(c.in.Buffered())
+	return there
+}
+
+// hearEarly notes a client that speaks before its turn.
+func (c *conn) hearEarly() {
+	if len(c.there()) > 0 {
+		c.server.mu.Lock()
+		defer c.server.mu.Unlock()
+		c.server.early++
+	}
+}
+
+// lookAhead counts the commands that are there already.
+func (c *conn) lookAhead() {
 	n := 0
-	for line := range bytes.Lines(there) {
+	for line := range bytes.Lines(c.there()) {
 		if verb, _, _ := bytes.Cut(line, []byte(" ")); len(verb) == 4 && strings.Contains("MAIL RCPT BDAT", string(verb)) {
 			n++
 		}
@@ -328,10 +348,14 @@ func (c *conn) write(text string) bool {
 	return err == nil
 }
 
-func (c *conn) drip(text string, pause time.Duration) bool {
+// drip sends the parts of a text, with a pause behind each.
+func (c *conn) drip(parts []string, pause time.Duration) bool {
 	c.rw.SetWriteDeadline(time.Time{})
-	for i := range len(text) {
-		if _, err := io.WriteString(c.rw, text[i:i+1]); err != nil {
+	for i, part := range parts {
+		if i == len(parts)-1 && !c.greeted {
+			c.hearEarly()
+		}
+		if _, err := io.WriteString(c.rw, part); err != nil {
 			return false
 		}
 		select {

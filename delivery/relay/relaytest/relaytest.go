@@ -73,7 +73,8 @@ type Rule struct {
 	// as it is. Neither: the usual reply, unless Do is Close, Reset or Stall.
 	Reply, Raw string
 	Do         Do
-	// Pause is between the octets of Drip. Delay is before the reply.
+	// Pause is between the octets of Drip, and without Drip between the lines of a
+	// reply. Delay is before the reply.
 	Pause, Delay time.Duration
 	// After, at body, is how many octets are read first.
 	After int
@@ -132,6 +133,7 @@ type Server struct {
 	messages []Message
 	lost     []Message
 	ahead    int
+	early    int
 }
 
 // Piped starts a server without a network: Dial connects to it. It serves tests with
@@ -154,7 +156,7 @@ func New(t testing.TB, o Options) *Server {
 	t.Helper()
 	ca := newAuthority(t)
 	s := &Server{options: o, ca: ca, caFile: ca.file(t), rules: o.Rules, stop: make(chan struct{})}
-	s.config = &tls.Config{Certificates: []tls.Certificate{ca.issue(t, o.Cert)}, MaxVersion: o.MaxTLS, MinVersion: tls.VersionTLS10,
+	s.config = &tls.Config{Certificates: []tls.Certificate{ca.issue(t, o.Cert, o.Listen)}, MaxVersion: o.MaxTLS, MinVersion: tls.VersionTLS10,
 		ClientAuth: tls.VerifyClientCertIfGiven, ClientCAs: ca.pool()}
 	if o.Listen == "" {
 		o.Listen = "127.0.0.1:0"
@@ -263,6 +265,14 @@ func (s *Server) Ahead() int {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.ahead
+}
+
+// Early is how many connections spoke before the whole greeting was there, as far as
+// a Pause in it gave them the time.
+func (s *Server) Early() int {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.early
 }
 
 func (s *Server) serve() {
