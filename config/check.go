@@ -40,6 +40,11 @@ func (r *reader) check() {
 			r.failAt(keys{"smtp.listen"}, `%s is not an address and port of this machine's loopback: write one such as "127.0.0.1:25"; nobody else is to send mail here`, quote(text))
 		}
 	}
+	if text := c.Metrics.Listen; text != "" {
+		if at, err := netip.ParseAddrPort(text); err != nil || at.Port() == 0 {
+			r.failAt(keys{"metrics.listen"}, `%s is not an IP address and port: write one such as "127.0.0.1:9154"`, quote(text))
+		}
+	}
 	if c.Relay != nil {
 		r.checkRelay("relay.", c.Relay)
 	}

@@ -59,6 +59,7 @@ type Config struct {
 	Limits   Limits
 	// DKIM are the keys to sign with.
 	DKIM    []DKIM
+	Metrics Metrics
 	History History
 	Log     Log
 }
@@ -177,6 +178,12 @@ type History struct {
 	// and how much of it.
 	KeepFailed Duration
 	FailedSize Size
+}
+
+// Metrics says where Prometheus may scrape, as "host:port"; empty is on control.sock
+// alone.
+type Metrics struct {
+	Listen string
 }
 
 // Log is the form of log lines and where they go.

@@ -68,6 +68,7 @@ func (c *Config) settings() []setting {
 	}
 	return append(list, []setting{
 		{key: "smtp.listen", dst: &c.SMTP.Listen},
+		{key: "metrics.listen", dst: &c.Metrics.Listen},
 		{key: "history.keep", dst: &c.History.Keep},
 		{key: "history.max_size", dst: &c.History.MaxSize},
 		{key: "history.keep_failed", dst: &c.History.KeepFailed},
@@ -120,7 +121,6 @@ func (r *Relay) settings(table string) []setting {
 var later = []string{
 	"relay.proxy", "relay.oauth",
 	"from.generic", "aliases.programs", "aliases.run_as",
-	"metrics",
 	"limits.allow_from",
 }
 

@@ -25,6 +25,9 @@ func (r *Runner) keepsFailed(s *spool.Spool, c *config.Config, m *spool.Message,
 	return failed && m.Size <= most && r.failed.Load()+m.Size <= 2*most && s.Room() == nil
 }
 
+// FailedOctets is how many octets of content the failed list has, about.
+func (r *Runner) FailedOctets() int64 { return r.failed.Load() }
+
 // kept counts a message that has just been finished.
 func (r *Runner) kept(m *spool.Message, c *config.Config) {
 	if m.Kept && r.failed.Add(m.Size) > int64(c.History.FailedSize) {

@@ -252,6 +252,15 @@ func (s *Spool) Close() error {
 // Dir is the spool directory.
 func (s *Spool) Dir() string { return s.dir }
 
+// FileSize is how many octets the spool file has; 0 when it cannot be told.
+func (s *Spool) FileSize() int64 {
+	info, err := os.Stat(s.path(dbFile))
+	if err != nil {
+		return 0
+	}
+	return info.Size()
+}
+
 // Fenced is closed when the spool has fenced itself (ErrFenced); the runner then
 // has to end.
 func (s *Spool) Fenced() <-chan struct{} { return s.fence }

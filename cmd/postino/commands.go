@@ -46,7 +46,7 @@ func commands() []command {
 		{"resume", "", "end a suspension, and release what it held", "postino resume --uid www-data", []flags{flagJSON, flagUser}, runResume},
 		{"log", "[ID ...]", "tell what happened, in the order of its time", "postino log --follow --uid www-data",
 			[]flags{flagJSON, flagsLog, flagsSelection}, runLog},
-		{"stats", "", "count the queue, and what became of mail", "postino stats", []flags{flagJSON}, runStats},
+		{"stats", "", "count the queue, and what became of mail", "postino stats", []flags{flagJSON, flagPrometheus}, runStats},
 		{"export", "ID ... | --all | FILTER ... DIR", "write messages into a directory, to move them to another host",
 			"postino export --all --remove /root/queue", []flags{flagAll, flagRemove, flagsSelection, flagLimit}, runExport},
 		{"import", "DIR", "queue what export wrote", "postino import /root/queue", nil, runImport},

@@ -23,7 +23,7 @@ type options struct {
 	kind                           string // of a key
 	since                          time.Time
 	lines                          int
-	follow, remove                 bool
+	follow, remove, prometheus     bool
 	secrets                        string // a directory
 	queue                          bool   // of another program
 }
@@ -108,6 +108,10 @@ func flagsSelection(fs *flag.FlagSet, o *options) {
 		return err
 	})
 	fs.Func("reason", "a part of the last reply: `TEXT`", text(&sel.Reason))
+}
+
+func flagPrometheus(fs *flag.FlagSet, o *options) {
+	fs.BoolVar(&o.prometheus, "prometheus", false, "print the runner's metrics as Prometheus reads them")
 }
 
 // flagFailed is for commands that know the failed list.

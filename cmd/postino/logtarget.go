@@ -42,6 +42,17 @@ func logTarget(to config.LogTarget, untilEmpty bool, stderr *os.File, journalStr
 	return config.LogStderr
 }
 
+// toTarget is where lines for a target are written; out is what there is without one.
+func toTarget(to config.LogTarget, out io.Writer) io.Writer {
+	switch to {
+	case config.LogSyslog:
+		return &datagrams{path: syslogSocket, end: '\n', instead: out}
+	case config.LogJournal:
+		return &datagrams{path: journalSocket, end: endOfEntry, instead: out}
+	}
+	return out
+}
+
 // isJournal reports whether a file is the stream that systemd made for our log.
 func isJournal(f *os.File, stream string) bool {
 	var st unix.Stat_t

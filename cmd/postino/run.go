@@ -46,6 +46,7 @@ type service struct {
 	untilEmpty bool
 	log        *slog.Logger
 	journal    *control.Journal
+	metrics    *control.Metrics
 	config     atomic.Pointer[config.Config]
 	spool      *spool.Spool
 	runner     *delivery.Runner
@@ -80,16 +81,11 @@ func runRunner(ctx context.Context, a *app, untilEmpty bool) error {
 		return err
 	}
 	target := logTarget(c.Log.To, untilEmpty, os.Stderr, a.env("JOURNAL_STREAM", ""))
-	switch target {
-	case config.LogSyslog:
-		out = &datagrams{path: syslogSocket, end: '\n', instead: out}
-	case config.LogJournal:
-		out = &datagrams{path: journalSocket, end: endOfEntry, instead: out}
-	}
-	lines, journal := newLogWriter(out), control.NewJournal()
+	out = toTarget(target, out)
+	lines, journal, metrics := newLogWriter(out), control.NewJournal(), control.NewMetrics()
 	defer lines.close()
-	log := slog.New(journal.Handler(newLogger(lines, target, c, a.zone).Handler()))
-	svc := &service{app: a, untilEmpty: untilEmpty, manager: manager, journal: journal, log: log, yield: make(chan struct{}, 1), hangup: make(chan os.Signal, 1), started: time.Now()}
+	log := slog.New(metrics.Handler(journal.Handler(newLogger(lines, target, c, a.zone).Handler())))
+	svc := &service{app: a, untilEmpty: untilEmpty, manager: manager, journal: journal, metrics: metrics, log: log, yield: make(chan struct{}, 1), hangup: make(chan os.Signal, 1), started: time.Now()}
 	svc.config.Store(c)
 	if svc.runner, err = delivery.New(c, svc.log); err != nil {
 		return &exitError{status: exConfig, err: err}
@@ -412,15 +408,21 @@ func (svc *service) serveControl() (end func(), err error) {
 	}
 	srv := control.NewServer(control.Options{
 		Spool: svc.spool, Runner: svc.runner, Owner: os.Geteuid(), Group: os.Getegid(), Version: version,
-		UntilEmpty: svc.untilEmpty, Started: svc.started, Log: svc.log, Journal: svc.journal,
+		UntilEmpty: svc.untilEmpty, Started: svc.started, Log: svc.log, Journal: svc.journal, Metrics: svc.metrics,
 		Mode:     func() string { return string(svc.config.Load().Mode) },
 		MailqAll: func() bool { return svc.config.Load().Limits.Mailq == config.MailqAll },
 		Yield:    func() { nudge(svc.yield, struct{}{}) },
 		Reload:   func() { nudge(svc.hangup, os.Signal(unix.SIGHUP)) },
 	})
+	endMetrics, err := svc.serveMetrics(srv)
+	if err != nil {
+		l.Close()
+		return nil, err
+	}
 	done := make(chan error, 1)
 	go func() { done <- srv.Serve(l) }()
 	return func() {
+		endMetrics()
 		_ = os.Remove(filepath.Join(svc.app.spool, spool.ControlSocket))
 		grace, cancel := context.WithTimeout(context.Background(), controlGrace)
 		defer cancel()

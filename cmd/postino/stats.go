@@ -15,6 +15,9 @@ func runStats(ctx context.Context, a *app, o options, operands []string) error {
 	if len(operands) > 0 {
 		return usageError("stats takes no operands")
 	}
+	if o.prometheus {
+		return a.printMetrics(ctx)
+	}
 	return a.query(ctx, func(w io.Writer, s source) error {
 		st, err := s.Stats(ctx)
 		if o.json && st.Hops != nil {
@@ -26,6 +29,21 @@ func runStats(ctx context.Context, a *app, o options, operands []string) error {
 		} else if st.Hops != nil {
 			writeStats(w, &st)
 		}
+		return err
+	})
+}
+
+// printMetrics prints what the runner counted since it started; without one there is
+// nothing.
+func (a *app) printMetrics(ctx context.Context) error {
+	client := control.Dial(a.spool)
+	defer client.Close()
+	text, err := client.Metrics(ctx)
+	if err != nil {
+		return err
+	}
+	return a.output(func(w io.Writer) error {
+		_, err := w.Write(text)
 		return err
 	})
 }

@@ -55,6 +55,8 @@ type Options struct {
 	Mode    func() string
 	// Journal is what followers of the log read; nil means nothing but history.
 	Journal *Journal
+	// Metrics are what Scrape tells besides the queue; nil means none.
+	Metrics *Metrics
 	// Log takes what goes wrong inside the server; nil means nowhere.
 	Log *slog.Logger
 }
@@ -74,6 +76,9 @@ func NewServer(o Options) *Server {
 	}
 	if o.Journal == nil {
 		o.Journal = NewJournal()
+	}
+	if o.Metrics == nil {
+		o.Metrics = NewMetrics()
 	}
 	s := &Server{o: o, ending: make(chan struct{})}
 	s.end = sync.OnceFunc(func() { close(s.ending) })
@@ -132,6 +137,7 @@ func (s *Server) routes() http.Handler {
 		"GET /capture":      s.capture,
 		"GET /stats":        s.stats,
 		"GET /log":          s.logLines,
+		"GET /metrics":      s.metrics,
 		"GET /content/{id}": s.content,
 		"GET /route":        s.route,
 		"GET /suspensions":  s.admin(s.suspensions),
