@@ -58,11 +58,36 @@ func TestMailGoesAsDomainsDemand(t *testing.T) {
 	r := b.startTrusting(x.ca)
 	b.sendmail("Subject: first\n\nhi\n", append([]string{"-f", "me@web.test"}, to...)...)
 	poll(t, "all are attempted", func() bool { return b.attempted("first") == len(domains) })
-	first := b.trace("first")
+	first := b.sent("first")
 	for _, d := range domains {
 		status, text, protected := first.outcome("box@" + d.domain)
 		if status+" "+protected != d.want || !strings.Contains(text, d.text) {
 			t.Errorf("%s: %s %q %s, want %s %s", d.domain, status, protected, text, d.want, d.text)
+		}
+	}
+
+	// A message may say that it is worth more than that, or less (RFC 8689).
+	b.sendmail("Subject: anyhow\nTLS-Required: No\n\nhi\n", "-f", "me@web.test", "box@wrong.test", "box@over.test", "box@bare.test")
+	b.sendmail("Subject: secret\n\nhi\n", "-f", "me@web.test", "-O", "RequireTLS=yes", "box@dane.test", "box@wrong.test", "box@verified.test")
+	poll(t, "all are attempted", func() bool { return b.attempted("anyhow") == 3 && b.attempted("secret") == 3 })
+	for subject, want := range map[string]map[string]string{
+		"anyhow": {"box@wrong.test": "2.0.0 TLS1.3 verified", "box@over.test": "2.0.0 TLS1.3 unverified", "box@bare.test": "2.0.0 "},
+		"secret": {"box@dane.test": "5.7.30 TLS1.3 dane", "box@wrong.test": "4.7.5 ", "box@verified.test": "5.7.30 TLS1.3 verified"},
+	} {
+		for address, want := range want {
+			if status, text, protected := b.sent(subject).outcome(address); status+" "+protected != want {
+				t.Errorf("%s, %s: %s %q %s, want %s", subject, address, status, protected, text, want)
+			}
+		}
+	}
+	b.log.await(t, "msg=policy", "domain=testing.test", "in testing")
+	// And who asks hears it.
+	for address, want := range map[string]string{
+		"box@dane.test": "DANE", "box@useless.test": "DANE, nothing verified", "box@sts.test": "MTA-STS", "box@testing.test": "opportunistic, MTA-STS testing",
+		"box@verified.test": "opportunistic", "box@strange.test": "mx-sts.test is not a mail exchanger that the MTA-STS policy",
+	} {
+		if got := b.postino("route", address); !strings.HasPrefix(got, address+": mx "+address[4:]+" (TLS: "+want) {
+			t.Errorf("route: %s, want %s", got, want)
 		}
 	}
 
@@ -80,22 +105,22 @@ func TestMailGoesAsDomainsDemand(t *testing.T) {
 	b.sendmail("Subject: second\n\nhi\n", "-f", "me@web.test", "box@sts.test", "box@roll.test")
 	poll(t, "both are attempted", func() bool { return b.attempted("second") == 2 })
 	for address, want := range map[string]string{"box@sts.test": "4.7.4 ", "box@roll.test": "2.0.0 TLS1.3 dane"} {
-		if status, text, protected := b.trace("second").outcome(address); status+" "+protected != want {
+		if status, text, protected := b.sent("second").outcome(address); status+" "+protected != want {
 			t.Errorf("later, %s: %s %q %s, want %s", address, status, protected, text, want)
 		}
 	}
 	b.log.await(t, "msg=policy", "domain=sts.test", "holds on")
 	poll(t, "what was sent has arrived", func() bool {
 		files, _ := filepath.Glob(filepath.Join(x.dir, "mail/box/new/*"))
-		return len(files) == 11
+		return len(files) == 14
 	})
 	// What Postfix says of it is what we say.
 	text, err := os.ReadFile(filepath.Join(x.dir, "log"))
 	if err != nil {
 		t.Fatal(err)
 	}
-	if n := strings.Count(string(text), "to=<box@"); n != 11 {
-		t.Errorf("Postfix took %d recipients, want 11:\n%s", n, text)
+	if n := strings.Count(string(text), "to=<box@"); n != 14 {
+		t.Errorf("Postfix took %d recipients, want 14:\n%s", n, text)
 	}
 }
 
@@ -107,9 +132,21 @@ func (b *box) startTrusting(ca string) *runner {
 	return r
 }
 
+// sent is the message with that subject, reports about it apart.
+func (b *box) sent(subject string) *message {
+	b.t.Helper()
+	for _, m := range parseMessages(b.t, b.postino("trace", "--json", subject)) {
+		if m.Subject == subject {
+			return &m
+		}
+	}
+	b.t.Fatalf("there is no message %q", subject)
+	return nil
+}
+
 // attempted is how many recipients of a message have been attempted.
 func (b *box) attempted(what string) (n int) {
-	for _, r := range b.trace(what).Recipients {
+	for _, r := range b.sent(what).Recipients {
 		n += min(1, r.Attempts)
 	}
 	return n

@@ -22,11 +22,12 @@ type route struct {
 	hop       string
 	transport Transport
 	success   spool.Status
-	keep      bool                  // content stays readable when the message is finished
-	limit     func() int            // attempts at a time
-	close     func()                // may be nil
-	forget    func()                // makes hosts that were down worth a try; may be nil
-	refresh   func(context.Context) // fetches policies again before they are needed; may be nil
+	keep      bool                                            // content stays readable when the message is finished
+	limit     func() int                                      // attempts at a time
+	close     func()                                          // may be nil
+	forget    func()                                          // makes hosts that were down worth a try; may be nil
+	refresh   func(context.Context)                           // fetches policies again before they are needed; may be nil
+	demands   func(ctx context.Context, domain string) string // of TLS, in words; may be nil
 	// byDomain: each domain of recipients is a next hop of its own.
 	byDomain bool
 	// unsigned: what goes into a mailbox of this machine needs no signature.
@@ -141,7 +142,7 @@ func (p *plan) exchangers() (*route, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &route{hop: "mx", byDomain: true, transport: x, success: spool.Relayed, limit: x.Room, close: x.Close, forget: x.Forget, refresh: x.Refresh}, nil
+	return &route{hop: "mx", byDomain: true, transport: x, success: spool.Relayed, limit: x.Room, close: x.Close, forget: x.Forget, refresh: x.Refresh, demands: x.Demands}, nil
 }
 
 // all are the routes of the plan.
@@ -225,7 +226,7 @@ func (p *plan) destinations(a address.Address) []Destination {
 	}
 	switch p.config.Mode {
 	case config.Hold:
-		return []Destination{{a, holdHop}}
+		return []Destination{{Address: a, Hop: holdHop}}
 	case config.Redirect:
 		a = p.target
 	case config.Deliver:
@@ -235,7 +236,7 @@ func (p *plan) destinations(a address.Address) []Destination {
 		}
 	}
 	_, hop := p.way(address.Address{}, &spool.Recipient{Address: a, Bare: bare})
-	return []Destination{{a, hop}}
+	return []Destination{{Address: a, Hop: hop}}
 }
 
 // ofAlias is where mail for an alias goes: to its children, to the mailbox itself, or
@@ -244,13 +245,13 @@ func (p *plan) ofAlias(a address.Address, attempt *spool.Attempt, itself bool) [
 	var list []Destination
 	if o := attempt.Outcomes[0]; itself {
 		_, hop := p.way(address.Address{}, &spool.Recipient{Address: a, Bare: true})
-		list = append(list, Destination{a, hop})
+		list = append(list, Destination{Address: a, Hop: hop})
 	} else if o.Status != spool.Expanded {
-		list = append(list, Destination{a, "none: " + o.Reply.Said()})
+		list = append(list, Destination{Address: a, Hop: "none: " + o.Reply.Said()})
 	}
 	for _, child := range attempt.Children {
 		_, hop := p.way(address.Address{}, &child)
-		list = append(list, Destination{child.Address, hop})
+		list = append(list, Destination{Address: child.Address, Hop: hop})
 	}
 	return list
 }

@@ -119,14 +119,28 @@ func (r *Runner) Retry() {
 type Destination struct {
 	Address address.Address
 	Hop     string // as attempts and logs name it
+	// TLS is what connections to mail exchangers must come to, in words; empty for all
+	// other hops.
+	TLS string
 }
+
+// demandTime is how long Route looks for what a domain demands of TLS.
+const demandTime = 5 * time.Second
 
 // Route says where mail for an address would go now: the address completed, or what
 // it stands for in the end if it is an alias.
-func (r *Runner) Route(a address.Address) []Destination {
+func (r *Runner) Route(ctx context.Context, a address.Address) []Destination {
 	p := r.use()
 	defer p.users.Done()
-	return p.destinations(a)
+	list := p.destinations(a)
+	ctx, cancel := context.WithTimeout(ctx, demandTime)
+	defer cancel()
+	for i, d := range list {
+		if to, hop := p.route(address.Address{}, d.Address); hop == d.Hop && to.demands != nil {
+			list[i].TLS = to.demands(ctx, d.Address.Domain)
+		}
+	}
+	return list
 }
 
 // Hop is the next hop for a recipient of mail from a sender now, as Route tells it.

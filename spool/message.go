@@ -31,6 +31,9 @@ type Message struct {
 	// RequireTLS: it may only go to hosts that prove who they are by TLS and keep to
 	// this too (REQUIRETLS, RFC 8689).
 	RequireTLS bool `json:"require_tls,omitempty"`
+	// TLSOptional: the header section says that it is worth more to its sender than
+	// what domains demand of TLS (TLS-Required: No, RFC 8689 §3).
+	TLSOptional bool `json:"tls_optional,omitempty"`
 	// MessageID, Subject and From are copied from the header section so that a
 	// person can find the message.
 	MessageID string `json:"message_id,omitempty"`

@@ -51,7 +51,11 @@ func runRoute(ctx context.Context, a *app, o options, operands []string) error {
 }
 
 func printRoute(w io.Writer, r control.Route, asJSON bool) error {
-	line := []byte(spool.CleanText(r.Address+": "+r.Hop) + "\n")
+	text := r.Address + ": " + r.Hop
+	if r.TLS != "" {
+		text += " (TLS: " + r.TLS + ")"
+	}
+	line := []byte(spool.CleanText(text) + "\n")
 	if asJSON {
 		var err error
 		if line, err = control.Line(r); err != nil {
@@ -69,7 +73,7 @@ func (a *app) router(ctx context.Context) (ask func(address.Address) iter.Seq2[c
 		return func(yield func(control.Route, error) bool) {
 			for r, err := range client.Route(ctx, to) {
 				if errors.Is(err, control.ErrNoRunner) {
-					a.ownRoutes(to, yield)
+					a.ownRoutes(ctx, to, yield)
 					return
 				}
 				if !yield(r, err) {
@@ -81,15 +85,15 @@ func (a *app) router(ctx context.Context) (ask func(address.Address) iter.Seq2[c
 }
 
 // ownRoutes are those that the configuration says, without a runner.
-func (a *app) ownRoutes(to address.Address, yield func(control.Route, error) bool) {
+func (a *app) ownRoutes(ctx context.Context, to address.Address, yield func(control.Route, error) bool) {
 	own, err := a.idleRunner()
 	if err != nil {
 		yield(control.Route{}, err)
 		return
 	}
 	defer own.Close()
-	for _, d := range own.Route(to) {
-		if !yield(control.Route{Address: d.Address.String(), Hop: d.Hop}, nil) {
+	for _, d := range own.Route(ctx, to) {
+		if !yield(control.Route{Address: d.Address.String(), Hop: d.Hop, TLS: d.TLS}, nil) {
 			return
 		}
 	}

@@ -107,6 +107,8 @@ type Alert struct {
 type Route struct {
 	Address string `json:"address"` // completed
 	Hop     string `json:"hop"`
+	// TLS is what connections to mail exchangers must come to, in words.
+	TLS string `json:"tls,omitempty"`
 }
 
 // Access is what an asker may see. The zero value is root's own mail alone.

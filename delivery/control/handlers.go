@@ -55,8 +55,8 @@ func (s *Server) route(w http.ResponseWriter, r *request) error {
 		return fmt.Errorf("%w: %w", errBadRequest, err)
 	}
 	return stream(w, func(yield func(Route, error) bool) {
-		for _, d := range s.o.Runner.Route(a) {
-			if !yield(Route{Address: d.Address.String(), Hop: d.Hop}, nil) {
+		for _, d := range s.o.Runner.Route(r.Context(), a) {
+			if !yield(Route{Address: d.Address.String(), Hop: d.Hop, TLS: d.TLS}, nil) {
 				return
 			}
 		}

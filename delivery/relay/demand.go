@@ -30,6 +30,18 @@ type demand struct {
 	names []string
 	// anybody: TLS is demanded, and nothing verified.
 	anybody bool
+	// testing is the domain whose MTA-STS policy would demand more if it was enforced;
+	// empty is none.
+	testing string
+}
+
+// wish is what a message wants of TLS on its way (RFC 8689): that it is safe, or that
+// nobody's demands but ours keep it from being sent.
+type wish struct{ required, optional bool }
+
+// wishOf is that of a message. A report is sent in any case (RFC 8689 §5).
+func wishOf(m *spool.Message) wish {
+	return wish{m.RequireTLS && !m.Sender.IsNull(), m.TLSOptional}
 }
 
 // key tells demands apart: mail with one must not go over a session made for another.
@@ -74,6 +86,7 @@ const (
 // owner is what the owner of a domain demands of its exchangers.
 type owner struct {
 	domain string
+	wish   wish // of the message
 	// secure: who the exchangers are was validated (RFC 7672 §2.2.1).
 	secure bool
 	names  []string                // of the domain: as in the address, and where its CNAME leads
@@ -82,30 +95,50 @@ type owner struct {
 
 // owned is the owner of a domain whose exchangers an answer names.
 func (x *MX) owned(ctx context.Context, domain string, secure bool, names ...string) *owner {
-	return &owner{domain, secure, names, sync.OnceValue(func() tlspolicy.Policy { return x.policies.Find(ctx, x.resolver, domain) })}
+	return &owner{domain: domain, secure: secure, names: names, sts: sync.OnceValue(func() tlspolicy.Policy { return x.policies.Find(ctx, x.resolver, domain) })}
 }
 
 // demand is what is demanded of an exchanger with these addresses. A Reply with a
 // Status says that nothing may be sent there, and why. DANE goes before MTA-STS
 // (RFC 8461 §2), which goes before what we demand of everybody.
 func (x *MX) demand(ctx context.Context, o *owner, host string, addrs dns.Answer[netip.Addr]) (demand, spool.Reply) {
-	if x.config.TLS == config.MXNoTLS {
+	switch {
+	case x.config.TLS == config.MXNoTLS:
 		return demand{}, spool.Reply{}
+	case o.wish.optional:
+		return x.ours(), spool.Reply{}
 	}
 	d, why := x.dane(ctx, o, host, addrs)
 	if why.Status != "" || d.by != "" && !d.anybody {
 		return d, why
 	}
-	if p := o.sts(); p.Mode == tlspolicy.Enforce {
-		if !p.Allows(host) {
-			return d, policyReply("%s is not a mail exchanger that the MTA-STS policy of %s names: nothing is sent to it", host, o.domain)
-		}
+	switch p := o.sts(); {
+	case p.Mode == tlspolicy.Enforce && !p.Allows(host):
+		return d, policyReply("%s is not a mail exchanger that the MTA-STS policy of %s names: nothing is sent to it", host, o.domain)
+	case p.Mode == tlspolicy.Enforce:
 		return demand{by: "MTA-STS", proof: proofSTS}, spool.Reply{}
-	}
-	if x.config.TLS == config.MXVerify {
-		return demand{by: "mx.tls"}, spool.Reply{}
+	case o.wish.required && !o.secure && !p.Allows(host):
+		// Its name proves nothing: anybody may have put it there (RFC 8689 §4.2.1).
+		return d, dnsReply("5.7.30", "the message requires TLS, and neither DNSSEC nor MTA-STS says that %s is a mail exchanger of %s", host, o.domain)
+	case x.config.TLS == config.MXVerify:
+		d = x.ours()
+	case o.wish.required:
+		d = demand{by: "REQUIRETLS"}
+	case p.Mode == tlspolicy.Testing:
+		d.testing = o.domain
+		if !p.Allows(host) {
+			x.policies.Tell(ctx, o.domain, fmt.Errorf("it does not name %s", host))
+		}
 	}
 	return d, spool.Reply{}
+}
+
+// ours is what we demand of everybody.
+func (x *MX) ours() demand {
+	if x.config.TLS == config.MXVerify {
+		return demand{by: "mx.tls"}
+	}
+	return demand{}
 }
 
 // dane is what the TLSA records of an exchanger demand. They count where all that

@@ -14,6 +14,7 @@ import (
 	"postino/delivery/relay/relaytest"
 	"postino/delivery/tlspolicy"
 	"postino/spool"
+	"postino/spool/address"
 )
 
 // tlsaName is where the TLSA records of mx1.test are.
@@ -185,9 +186,79 @@ func TestMTASTS(t *testing.T) {
 			}
 		})
 	}
-	x := newExchange(t, relaytest.Options{})
+	// Of one in testing somebody is told, now and then.
+	x := newExchange(t, relaytest.Options{TLS: relaytest.StartTLS})
+	for policy, want := range map[string]string{"mx: mx.elsewhere.test": "does not name mx1.test", "mx: *.test": "mx1.test has not proved its name: TLS1.3 unverified"} {
+		x.policies = kept(t, "mode: testing\n"+policy)
+		var told []string
+		x.policies.Warn = func(_ string, err error) { told = append(told, err.Error()) }
+		x.send("a@x.test")
+		x.send("a@x.test")
+		if len(told) != 1 || !strings.Contains(told[0], want) {
+			t.Errorf("%s: told %q, want %q", policy, told, want)
+		}
+	}
+	x = newExchange(t, relaytest.Options{})
 	x.policies = kept(t, "mode: enforce\nmx: mx1.test")
 	if got := x.send("a@x.test")[0]; got.Status != "4.7.4" || !strings.Contains(got.Text, "MTA-STS demands TLS of mx1.test") {
 		t.Errorf("STARTTLS taken away: %+v", got)
+	}
+}
+
+// A message that requires TLS goes to exchangers that DNSSEC or MTA-STS vouches for, and
+// that prove their name; one that says that TLS may be missing goes in spite of what
+// the domain demands, but not of what we do (RFC 8689).
+func TestMessagesHaveAWord(t *testing.T) {
+	t.Parallel()
+	required, optional := func(m *spool.Message) { m.RequireTLS = true }, func(m *spool.Message) { m.TLSOptional = true }
+	report := func(m *spool.Message) { m.RequireTLS, m.Sender = true, address.Address{} }
+	strict := relaytest.Options{TLS: relaytest.StartTLS, Extensions: []string{"REQUIRETLS"}}
+	wrong := "3 1 1 " + strings.Repeat("ab", 32)
+	for _, tt := range []struct {
+		name   string
+		server relaytest.Options
+		says   func(*spool.Message)
+		tlsa   string // "good" is the server's
+		secure bool   // the zone is
+		policy string
+		tls    config.MXPolicy
+		want   string
+		text   string
+	}{
+		{"required, by DANE", strict, required, "good", true, "mode: none", config.MXAuto, "2.0.0 TLS1.3 dane", ""},
+		{"required, not offered", relaytest.Options{TLS: relaytest.StartTLS}, required, "good", true, "mode: none", config.MXAuto, "5.7.30 TLS1.3 dane", "REQUIRETLS"},
+		{"required, nobody vouches", strict, required, "", false, "mode: none", config.MXAuto, "5.7.30 ", "neither DNSSEC nor MTA-STS"},
+		{"required, not proven", strict, required, "", true, "mode: none", config.MXAuto, "4.7.5 ", "REQUIRETLS demands"},
+		{"required, of a policy in testing, not proven", strict, required, "", false, "mode: testing\nmx: mx1.test", config.MXAuto, "4.7.5 ", "REQUIRETLS demands"},
+		{"required, records of no use", strict, required, "1" + wrong[1:], true, "mode: none", config.MXAuto, "4.7.5 ", "REQUIRETLS demands"},
+		{"required, no TLS", relaytest.Options{}, required, "", true, "mode: none", config.MXAuto, "4.7.4 ", "REQUIRETLS demands TLS"},
+		{"required, no TLS by us", strict, required, "", true, "mode: none", config.MXNoTLS, "5.7.30 ", ""},
+		{"a report about it", strict, report, "", false, "mode: none", config.MXAuto, "2.0.0 TLS1.3 unverified", ""},
+		{"optional, another key", strict, optional, wrong, true, "mode: none", config.MXAuto, "2.0.0 TLS1.3 unverified", ""},
+		{"optional, no TLS", relaytest.Options{}, optional, wrong, true, "mode: enforce\nmx: mx1.test", config.MXAuto, "2.0.0 ", ""},
+		{"optional, not of the policy", strict, optional, "", false, "mode: enforce\nmx: mx.test", config.MXAuto, "2.0.0 TLS1.3 unverified", ""},
+		{"optional, but not to us", strict, optional, "", false, "mode: none", config.MXVerify, "4.7.5 ", "mx.tls demands"},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			t.Parallel()
+			x := newExchange(t, tt.server)
+			x.policies, x.config.TLS = kept(t, tt.policy), tt.tls
+			rows := dnstest.Zone{}
+			if tt.tlsa == "good" {
+				rows[x.tlsaName()+" TLSA"] = []string{x.keyOf(x.mx[0])}
+			} else if tt.tlsa != "" {
+				rows[x.tlsaName()+" TLSA"] = []string{x.tlsaName() + " 0 TLSA " + tt.tlsa}
+			}
+			if tt.secure {
+				x.dns.Validate()
+			}
+			x.one(rows)
+			b := batch(hello, "a@x.test")
+			tt.says(b.Message)
+			got := x.Deliver(t.Context(), b)[0]
+			if is := got.Status + " " + got.TLS; is != tt.want || !strings.Contains(got.Text, tt.text) {
+				t.Errorf("%+v, want %s %s", got, tt.want, tt.text)
+			}
+		})
 	}
 }

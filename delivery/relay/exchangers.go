@@ -41,7 +41,7 @@ type exchanger struct {
 
 // targets finds where mail for a domain goes (RFC 5321 §5.1). It returns at most
 // maxAddresses addresses in the order to try them; without one, the reply says why.
-func (x *MX) targets(ctx context.Context, domain string) ([]target, spool.Reply) {
+func (x *MX) targets(ctx context.Context, domain string, w wish) ([]target, spool.Reply) {
 	if addr, literal := addressLiteral(domain); literal {
 		if !addr.IsValid() {
 			return nil, dnsReply("5.1.3", "%s is not an address literal", domain)
@@ -49,11 +49,7 @@ func (x *MX) targets(ctx context.Context, domain string) ([]target, spool.Reply)
 		if !x.mayUse(addr) {
 			return nil, dnsReply("5.4.6", "%s is this machine: mail would go in circles", domain)
 		}
-		t := target{addr: addr}
-		if x.config.TLS == config.MXVerify {
-			t.demand.by = "mx.tls"
-		}
-		return []target{t}, spool.Reply{}
+		return []target{{addr: addr, demand: x.ours()}}, spool.Reply{}
 	}
 	name, err := idna.Lookup.ToASCII(domain)
 	if err != nil {
@@ -63,6 +59,7 @@ func (x *MX) targets(ctx context.Context, domain string) ([]target, spool.Reply)
 	if len(list) == 0 {
 		return nil, reply
 	}
+	o.wish = w
 	return x.addresses(ctx, o, list)
 }
 

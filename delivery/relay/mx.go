@@ -1,11 +1,14 @@
 package relay
 
 import (
+	"cmp"
 	"context"
+	"fmt"
 	"net"
 	"net/netip"
 	"slices"
 	"strconv"
+	"strings"
 	"sync"
 	"time"
 
@@ -71,7 +74,7 @@ func (x *MX) Deliver(ctx context.Context, b *spool.Batch) []spool.Reply {
 	if len(to) == 0 {
 		return replies
 	}
-	list, reply := x.targets(ctx, b.Message.Recipients[b.Recipients[to[0]]].Address.Domain)
+	list, reply := x.targets(ctx, b.Message.Recipients[b.Recipients[to[0]]].Address.Domain, wishOf(b.Message))
 	for _, at := range to {
 		replies[at] = reply
 	}
@@ -113,6 +116,9 @@ func (x *MX) try(ctx context.Context, t target, b *spool.Batch, replies []spool.
 	for _, at := range to {
 		answered = answered || replies[at].Host != ""
 	}
+	if last := replies[to[0]]; t.demand.testing != "" && answered && !strings.HasSuffix(last.TLS, " verified") {
+		x.policies.Tell(ctx, t.demand.testing, fmt.Errorf("%s has not proved its name: %s", t.name, cmp.Or(last.TLS, "no TLS")))
+	}
 	if ctx.Err() == nil {
 		h.note(t, replies[to[0]], answered, now, x.retry)
 	}
@@ -139,6 +145,34 @@ func (x *MX) peer(t target, plaintext bool) *peer {
 
 // Refresh fetches policies of domains again that are not fresh any more.
 func (x *MX) Refresh(ctx context.Context) { x.policies.Refresh(ctx, x.resolver) }
+
+// Demands says in words what TLS with the exchangers of a domain must come to now.
+func (x *MX) Demands(ctx context.Context, domain string) string {
+	list, why := x.targets(ctx, domain, wish{})
+	if len(list) == 0 {
+		return why.Text
+	}
+	var words []string
+	for _, t := range list {
+		word := t.demand.by
+		switch {
+		case x.config.TLS == config.MXNoTLS:
+			word = "none"
+		case word == "":
+			word = "opportunistic"
+		case t.demand.anybody:
+			word += ", nothing verified"
+		}
+		if t.demand.testing != "" {
+			word += ", MTA-STS testing"
+		}
+		if !slices.Contains(words, word) {
+			words = append(words, word)
+		}
+	}
+	slices.Sort(words)
+	return strings.Join(words, "; ")
+}
 
 // Forget makes hosts that were down worth a try again: the operator says so.
 func (x *MX) Forget() {

@@ -215,7 +215,7 @@ func TestOrderOfAddresses(t *testing.T) {
 	})
 	first := make(map[string]int)
 	for range 64 {
-		list, reply := x.targets(context.Background(), "eq.test")
+		list, reply := x.targets(context.Background(), "eq.test", wish{})
 		if len(list) != 3 || list[0].name != "mx3.test" {
 			t.Fatalf("%v, %+v", list, reply)
 		}
@@ -224,7 +224,7 @@ func TestOrderOfAddresses(t *testing.T) {
 	if len(first) != 2 {
 		t.Errorf("equals are tried in the same order each time: %v", first)
 	}
-	list, _ := x.targets(context.Background(), "dual.test")
+	list, _ := x.targets(context.Background(), "dual.test", wish{})
 	var got []string
 	for _, target := range list {
 		got = append(got, target.addr.String())

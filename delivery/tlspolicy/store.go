@@ -20,6 +20,8 @@ const (
 	// unusedTime is how long a policy is fetched again without any mail for the
 	// domain.
 	unusedTime = 90 * 24 * time.Hour
+	// tellPause is how often one domain's policy in testing is said to have failed.
+	tellPause = time.Hour
 	// maxKept is how many policies are kept. Most have some hundred octets, none more
 	// than 64 KiB.
 	maxKept = 2000
@@ -49,6 +51,7 @@ type kept struct {
 	fetched time.Time // zero: never, there is no policy
 	used    time.Time // when mail last asked for it
 	failed  time.Time // when it was last asked for in vain
+	told    time.Time // when Tell last told
 }
 
 // valid reports whether there is a policy that holds.
@@ -116,6 +119,20 @@ func (s *Store) fetch(ctx context.Context, r *dns.Resolver, k *kept, id string) 
 	}
 	if err := s.save(k); err != nil {
 		s.warn(k.domain, fmt.Errorf("MTA-STS policy not kept: %w", err))
+	}
+}
+
+// Tell has Warn told that mail to a domain went where its policy, were it enforced,
+// would have kept it from going (RFC 8461 §5): once an hour at most.
+func (s *Store) Tell(ctx context.Context, domain string, err error) {
+	k := s.known(domain, false)
+	if k == nil || !k.enter(ctx) {
+		return
+	}
+	defer k.leave()
+	if now := time.Now(); !now.Before(k.told.Add(tellPause)) {
+		k.told = now
+		s.warn(domain, fmt.Errorf("MTA-STS policy in testing: %w", err))
 	}
 }
 

@@ -376,6 +376,7 @@ func (s *session) store(tx *transaction, r io.Reader) (spool.ID, error) {
 	m := tx.msg
 	m.MessageID, m.Subject, m.From = section.Value("Message-ID"), section.Value("Subject"), section.Value("From")
 	m.Bulk = isBulk(section)
+	m.TLSOptional = !m.RequireTLS && strings.EqualFold(section.Value("TLS-Required"), "no")
 	limits := s.srv.limits.Load()
 	over := limits.admit(m, time.Now())
 	counted := m.Held == ""

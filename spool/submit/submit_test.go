@@ -198,6 +198,25 @@ func TestRequiredTLSIsKept(t *testing.T) {
 	}
 }
 
+// What a message says of TLS is heeded, unless its envelope says more (RFC 8689 §3).
+func TestTLSMayBeOptional(t *testing.T) {
+	for field, want := range map[string]bool{
+		"TLS-Required: No": true, "tls-required:no": true, "TLS-Required: yes": false, "X-TLS-Required: No": false, "Subject: TLS-Required: No": false,
+	} {
+		for _, required := range []bool{false, true} {
+			r := newRig(t)
+			text := recorded(submissionName, "a@b.test", []string{"x@y.test"}, field+"\r\n"+hello)
+			if required {
+				text = strings.Replace(text, "MAIL FROM:<a@b.test>", "MAIL FROM:<a@b.test> REQUIRETLS", 1)
+			}
+			r.talk(text)
+			if list := r.messages(); len(list) != 1 || list[0].TLSOptional != (want && !required) {
+				t.Errorf("%s, required %v: %+v", field, required, list)
+			}
+		}
+	}
+}
+
 func TestSecondSessionOfASubmissionGetsTheFirstID(t *testing.T) {
 	r := newRig(t)
 	session := recorded(submissionName, "a@b.test", []string{"x@y.test"}, hello)
