@@ -40,7 +40,7 @@ func arrows() map[string]struct {
 		"delivery":         {4, []string{"config", "delivery/aliases", "delivery/dkim", "delivery/dsn", "delivery/local", "delivery/relay", "delivery/tlspolicy", "spool", "spool/address"}},
 		"delivery/control": {5, []string{"delivery", "spool", "spool/address"}},
 		"cmd/sendmail":     {6, []string{"spool/address", "spool/handoff", "spool/header"}},
-		"cmd/postino": {6, []string{"config", "config/peer", "delivery", "delivery/aliases", "delivery/control", "delivery/dkim", "delivery/local", "spool",
+		"cmd/postino": {6, []string{"config", "config/peer", "delivery", "delivery/aliases", "delivery/control", "delivery/dkim", "delivery/local", "delivery/relay", "spool",
 			"spool/address", "spool/handoff", "spool/header", "spool/submit"}},
 		"delivery/tlspolicy": {1, []string{"delivery/dns"}},
 

@@ -62,3 +62,27 @@ func relayFor(table map[string]any) *Relay {
 	}
 	return r
 }
+
+// Provider is a preset as people choose it.
+type Provider struct {
+	Name string
+	// Host is fixed, or HostForm is how it is made.
+	Host, HostForm string
+	Username       string // fixed; empty is the customer's
+	Login          string // what user name and password are
+	Auth           AuthMethod
+}
+
+// Providers are all presets, by name.
+func Providers() []Provider {
+	var list []Provider
+	for _, name := range slices.Sorted(maps.Keys(presets())) {
+		r := relayFor(map[string]any{"preset": name})
+		p := Provider{Name: name, HostForm: Preset(name).hint("host_form"), Username: r.Username, Login: Preset(name).hint("login"), Auth: r.Auth}
+		if len(r.Host) > 0 {
+			p.Host = r.Host[0]
+		}
+		list = append(list, p)
+	}
+	return list
+}

@@ -16,7 +16,7 @@ type command struct {
 	operands string
 	about    string
 	example  string
-	flags    []flags // besides --config and --spool
+	flags    []flags // besides --config, --spool and --user
 	run      func(ctx context.Context, a *app, o options, operands []string) error
 }
 
@@ -57,6 +57,8 @@ func commands() []command {
 		{"dkim keygen", "DOMAIN SELECTOR FILE", "make a key to sign mail with, and print the record to publish",
 			"postino dkim keygen example.com s1 /etc/postino/dkim/s1.pem", []flags{flagJSON, flagKind}, runDKIMKeygen},
 		{"dkim record", "[DOMAIN]", "print the records that the configured keys need", "postino dkim record example.com", []flags{flagJSON}, runDKIMRecord},
+		{"setup", "", "ask what it takes to send mail by a smarthost, try it, write it down and send a mail", "postino setup",
+			[]flags{flagsSetup}, runSetup},
 		{"config check", "[FILE]", "say what is wrong with the configuration", "postino config check", nil, runConfigCheck},
 		{"config show", "", "print the configuration, and where each value is from", "postino config show", []flags{flagJSON}, runConfigShow},
 		{"config import", "PEER [FILE]", "print the configuration of another mail program as ours, or take over its queue",
@@ -127,7 +129,7 @@ func upperFirst(s string) string { return strings.ToUpper(s[:1]) + s[1:] }
 // overview prints all commands.
 func overview(w io.Writer) error {
 	var b strings.Builder
-	b.WriteString("usage: postino COMMAND [--config FILE] [--spool DIR] ...\n\n")
+	b.WriteString("usage: postino COMMAND [--config FILE] [--spool DIR] [--user] ...\n\n")
 	for _, c := range commands() {
 		fmt.Fprintf(&b, "  %-28s %s\n", strings.TrimSpace(c.name+" "+c.operands), c.about)
 	}

@@ -26,6 +26,7 @@ type options struct {
 	follow, remove, prometheus     bool
 	secrets                        string // a directory
 	queue                          bool   // of another program
+	setup                          setup
 }
 
 // flags defines flags that belong together. The usage of a flag is what help says
@@ -38,6 +39,7 @@ func (a *app) flagSet(name string, o *options, groups []flags) *flag.FlagSet {
 	fs.SetOutput(io.Discard)
 	fs.StringVar(&a.config, "config", a.config, "the configuration `FILE`")
 	fs.StringVar(&a.spool, "spool", a.spool, "the spool `DIR`ectory")
+	fs.BoolFunc("user", "the configuration and the spool of the calling user", func(string) error { return a.perUser() })
 	for _, define := range groups {
 		define(fs, o)
 	}
@@ -146,6 +148,19 @@ func flagsLog(fs *flag.FlagSet, o *options) {
 
 func flagRemove(fs *flag.FlagSet, o *options) {
 	fs.BoolVar(&o.remove, "remove", false, "when all is on disk, remove the messages from the queue")
+}
+
+func flagsSetup(fs *flag.FlagSet, o *options) {
+	s := &o.setup
+	fs.Func("provider", "the `PRESET` of a provider, as for relay.preset", text(&s.provider))
+	fs.Func("host", "the smarthost: `HOST` or host:port", text(&s.host))
+	fs.Func("username", "`NAME` to log in with", text(&s.username))
+	fs.Func("password-file", "read the password from `FILE`, - is standard input", text(&s.passwordFile))
+	fs.Func("address", "the `ADDRESS` that mail is from", text(&s.address))
+	fs.Func("to", "send a test mail to `ADDRESS`", text(&s.to))
+	fs.Func("ca-file", "trust the certificates in `FILE` instead of the system's", text(&s.caFile))
+	fs.BoolVar(&s.force, "force", false, "replace what is there, and keep it under another name")
+	fs.BoolVar(&s.untested, "no-test", false, "do not connect to the smarthost")
 }
 
 func flagsImport(fs *flag.FlagSet, o *options) {

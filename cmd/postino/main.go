@@ -31,6 +31,7 @@ type app struct {
 	name   string // what messages begin with
 	config string // path of postino.toml
 	spool  string // the spool directory
+	user   bool   // both are of the calling user
 	stdin  io.Reader
 	stdout io.Writer
 	stderr io.Writer

@@ -13,9 +13,6 @@ import (
 	"postino/config/peer"
 )
 
-// defaultSecrets is where passwords are kept that came from another program.
-const defaultSecrets = "/etc/postino/secrets"
-
 // runConfigImport is the config import command: it prints the configuration of another
 // mail program as ours, and with --queue takes its mail over.
 func runConfigImport(ctx context.Context, a *app, o options, operands []string) error {
@@ -30,7 +27,7 @@ func runConfigImport(ctx context.Context, a *app, o options, operands []string) 
 	}
 	in := peer.Import{Secrets: o.secrets, Hostname: hostname()}
 	if in.Secrets == "" {
-		in.Secrets = defaultSecrets
+		in.Secrets = a.secrets()
 	}
 	if os.Geteuid() != 0 {
 		in.Home = a.env("HOME", "")
