@@ -179,17 +179,12 @@ func (r *Runner) Run(ctx context.Context, s *spool.Spool) error {
 	if err := r.policies.Open(filepath.Join(s.Dir(), policyDir)); err != nil {
 		r.log.Error("policies not readable", "err", err)
 	}
-	trimmer := make(chan struct{})
-	go func() {
-		defer close(trimmer)
-		r.trim(ctx, s)
-	}()
-	refresher := make(chan struct{})
-	go func() {
-		defer close(refresher)
-		r.refresh(ctx)
-	}()
-	defer func() { <-refresher }()
+	// What goes on beside the attempts ends with them, a fenced spool included.
+	beside, end := context.WithCancel(ctx)
+	defer end()
+	var background sync.WaitGroup
+	background.Go(func() { r.trim(beside, s) })
+	background.Go(func() { r.refresh(beside) })
 	finished := make(chan job)
 	running, heavy := 0, 0
 	timer := time.NewTimer(0)
@@ -226,7 +221,8 @@ func (r *Runner) Run(ctx context.Context, s *spool.Spool) error {
 		case <-s.Fenced():
 			abort() // what they do cannot be recorded any more
 			drain(finished, running)
-			<-trimmer
+			end()
+			background.Wait()
 			return s.FencedBy()
 		case j := <-finished:
 			running--
@@ -241,7 +237,7 @@ func (r *Runner) Run(ctx context.Context, s *spool.Spool) error {
 	grace := time.AfterFunc(stopGrace, abort)
 	defer grace.Stop()
 	drain(finished, running)
-	<-trimmer
+	background.Wait()
 	return s.FencedBy() // it may have happened meanwhile
 }
 
