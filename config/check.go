@@ -33,6 +33,8 @@ func (r *reader) check() {
 			"%v is longer than retry.lifetime, %v: no attempt would follow", c.Retry.Max, c.Retry.Lifetime)
 	}
 	r.checkFrom(&c.From)
+	r.checkGeneric(c.From.Generic)
+	r.checkAllowFrom(c.Limits.AllowFrom)
 	r.checkPath("aliases.file", c.Aliases.File)
 	r.checkLocal(&c.Local)
 	for _, text := range c.SMTP.Listen {

@@ -118,6 +118,10 @@ type From struct {
 	Envelope, Header Rewrite
 	// Address is for Force; {user} and {hostname} may stand in it.
 	Address string
+	// Generic has the addresses that take the place of some, before all else: by the
+	// local part of one of this machine, by address or by "@domain". "@domain" as the
+	// value takes the place of the domain alone.
+	Generic map[string]string
 	KeepAs  KeepAs
 }
 
@@ -160,7 +164,11 @@ type Limits struct {
 	PerUID, RecipientsPerUID Rate
 	// MaxRecipients of one message.
 	MaxRecipients int
-	Mailq         MailqPolicy
+	// AllowFrom has the addresses that mail of a user may be from, by the uid or the
+	// name of the user, or "*" for all others: patterns as in Route, and bare names for
+	// those of this machine. Who has none may use all.
+	AllowFrom map[string][]string
+	Mailq     MailqPolicy
 }
 
 // DKIM is a key to sign mail with (RFC 6376): that of its domain and of those below.

@@ -32,6 +32,10 @@ func environ(t *testing.T, c *Config) []string {
 				text = strings.TrimPrefix(strings.TrimSpace(string(line)), "v = ")
 			}
 		}
+		switch plain(v).(type) {
+		case map[string]string, map[string][]string:
+			text = strings.TrimPrefix(Line("v", plain(v)), "v = ")
+		}
 		if secret, ok := s.dst.(*Secret); ok {
 			text = secret.Reveal()
 		}

@@ -145,6 +145,7 @@ func (r *reader) read() {
 	}
 	tables := append(tableNames(), tablesOf(r.config.settings())...)
 	var refused []string
+	assigned := map[string]bool{} // settings that are tables
 	for _, e := range r.entries() {
 		path := e.indexed()
 		key := path.String()
@@ -152,6 +153,13 @@ func (r *reader) read() {
 			r.remember(e.path[:1].String(), e.key)
 		}
 		r.remember(key, e.value)
+		if table := tableOf(settings, path); table != nil {
+			if path, key = table, table.String(); assigned[key] {
+				continue // with its first entry
+			}
+			r.remember(key, e.value)
+			assigned[key] = true
+		}
 		if slices.ContainsFunc(refused, func(table string) bool { return isBelow(key, table) }) {
 			continue // said once
 		}

@@ -43,6 +43,7 @@ func (c *Config) settings() []setting {
 		{key: "from.envelope", dst: &c.From.Envelope},
 		{key: "from.header", dst: &c.From.Header},
 		{key: "from.address", dst: &c.From.Address},
+		{key: "from.generic", dst: &c.From.Generic},
 		{key: "from.keep_as", dst: &c.From.KeepAs},
 		{key: "aliases.file", dst: &c.Aliases.File},
 		{key: "local.deliver", dst: &c.Local.Deliver},
@@ -59,6 +60,7 @@ func (c *Config) settings() []setting {
 		{key: "limits.per_uid", dst: &c.Limits.PerUID},
 		{key: "limits.recipients_per_uid", dst: &c.Limits.RecipientsPerUID},
 		{key: "limits.max_recipients", dst: &c.Limits.MaxRecipients, min: 1, max: 100000},
+		{key: "limits.allow_from", dst: &c.Limits.AllowFrom},
 		{key: "limits.mailq", dst: &c.Limits.Mailq},
 	}...)
 	for i := range c.DKIM {
@@ -120,8 +122,7 @@ func (r *Relay) settings(table string) []setting {
 // lacks. They are refused like a slip, but told apart from one.
 var later = []string{
 	"relay.proxy", "relay.oauth",
-	"from.generic", "aliases.programs", "aliases.run_as",
-	"limits.allow_from",
+	"aliases.programs", "aliases.run_as",
 }
 
 // assign sets s from a value as the TOML decoder gives it. The error does not
@@ -156,6 +157,10 @@ func (s setting) assign(v any) error {
 		*dst = int(n)
 	case *[]string:
 		return assignList(dst, v)
+	case *map[string]string:
+		return assignTable(dst, v, assignText)
+	case *map[string][]string:
+		return assignTable(dst, v, assignList)
 	case *Hosts:
 		if one, ok := v.(string); ok {
 			v = []any{one}

@@ -123,21 +123,27 @@ func (l Listing) text() string {
 }
 
 // Line is a key and its value as TOML, in one line without its end. The value is a
-// number, a truth value, a text, a list of texts or a table of texts by name.
+// number, a truth value, a text, a list of texts or a table of texts or lists.
 func Line(key string, value any) string {
-	if table, isTable := value.(map[string]string); isTable {
-		var pairs []string
-		for _, name := range slices.Sorted(maps.Keys(table)) {
-			pairs = append(pairs, Line(name, table[name]))
-		}
-		value := "{ " + strings.Join(pairs, ", ") + " }"
-		return strings.TrimSuffix(Line(key, 0), "0") + value
+	switch table := value.(type) {
+	case map[string]string:
+		return tableLine(key, table)
+	case map[string][]string:
+		return tableLine(key, table)
 	}
 	line, err := toml.Marshal(map[string]any{key: value})
 	if err != nil {
 		panic(err) // these can be written
 	}
 	return strings.TrimSuffix(string(line), "\n")
+}
+
+func tableLine[T any](key string, table map[string]T) string {
+	var pairs []string
+	for _, name := range slices.Sorted(maps.Keys(table)) {
+		pairs = append(pairs, Line(name, table[name]))
+	}
+	return strings.TrimSuffix(Line(key, 0), "0") + "{ " + strings.Join(pairs, ", ") + " }"
 }
 
 // printable has no control characters: the name of a file may have any.
@@ -158,10 +164,10 @@ func tableHeader(table string) string {
 	return "\n[" + table + "]\n"
 }
 
-// plain is v as something that TOML has: a number, a list of texts or a text.
+// plain is v as something that TOML has: a number, a list of texts, a table or a text.
 func plain(v reflect.Value) any {
 	switch v := v.Interface().(type) {
-	case int, bool, []string:
+	case int, bool, []string, map[string]string, map[string][]string:
 		return v
 	case Hosts:
 		return []string(v)

@@ -73,6 +73,20 @@ func (s *Section) Recipients() ([]address.Address, error) {
 	}
 	var list []address.Address
 	seen := make(map[string]bool)
+	found, err := s.Addresses(names...)
+	for _, a := range found {
+		if !seen[a.Key()] {
+			seen[a.Key()] = true
+			list = append(list, a)
+		}
+	}
+	return list, err
+}
+
+// Addresses returns the addresses in all fields of these names, in their order. An error
+// names the field and shows the text that is no address.
+func (s *Section) Addresses(names ...string) ([]address.Address, error) {
+	var list []address.Address
 	for _, f := range s.fields {
 		if !f.named(names...) {
 			continue
@@ -81,12 +95,7 @@ func (s *Section) Recipients() ([]address.Address, error) {
 		if err != nil {
 			return nil, errors.New(f.Name + ": " + err.Error())
 		}
-		for _, a := range found {
-			if !seen[a.Key()] {
-				seen[a.Key()] = true
-				list = append(list, a)
-			}
-		}
+		list = append(list, found...)
 	}
 	return list, nil
 }

@@ -1,7 +1,12 @@
 package submit
 
 import (
+	"os/user"
+	"slices"
+	"strconv"
 	"strings"
+
+	"github.com/emersion/go-smtp"
 
 	"postino/spool/address"
 	"postino/spool/header"
@@ -14,6 +19,10 @@ type From struct {
 	// Address takes their place where it is forced. In it {user} stands for the local
 	// part of the one it replaces, and {hostname} for Policy.Hostname.
 	Address string
+	// Generic has the addresses that take the place of some, forced or not, unless they
+	// are kept: by the local part of one of this machine, the address or "@domain", in
+	// lower case. "@domain" as the value takes the place of the domain alone.
+	Generic map[string]string
 	// KeepAs names the field that keeps the From that was replaced, if the message has
 	// none of that name; empty is none.
 	KeepAs string
@@ -30,9 +39,41 @@ const (
 	Force   Rewrite = "force" // From.Address takes its place
 )
 
+// isOwn reports whether a domain is this machine's.
+func (p *Policy) isOwn(domain string) bool {
+	own := func(d string) bool { return strings.EqualFold(d, domain) }
+	return domain == "" || own("localhost") || own(p.Domain) || own(p.Hostname) || slices.ContainsFunc(p.LocalDomains, own)
+}
+
+// generic is what takes the place of a in all mail, a itself where nothing does. The
+// address counts before the local part, and that before the domain.
+func (p *Policy) generic(a address.Address) address.Address {
+	local, domain := strings.ToLower(a.Local), strings.ToLower(a.Domain)
+	to := p.From.Generic[local+"@"+domain]
+	if to == "" && p.isOwn(a.Domain) {
+		to = p.From.Generic[local]
+	}
+	if to == "" {
+		to = p.From.Generic["@"+domain]
+	}
+	if to == "" {
+		return a
+	}
+	if domain, wild := strings.CutPrefix(to, "@"); wild {
+		return address.Address{Local: a.Local, Domain: domain}
+	}
+	if b, err := address.Parse(to); err == nil {
+		return b
+	}
+	return a // the configuration was checked
+}
+
 // forced is what takes the place of a. Where no address comes of that, because the
 // local part of a does not fit, a stays.
 func (p *Policy) forced(a address.Address) address.Address {
+	if to := p.generic(a); to != a {
+		return to
+	}
 	i := strings.LastIndexByte(p.From.Address, '@')
 	if i < 0 {
 		return a
@@ -45,18 +86,86 @@ func (p *Policy) forced(a address.Address) address.Address {
 	return to
 }
 
+// sender does to the reverse-path what the policy says. The null one is nobody's.
+func (p *Policy) sender(a address.Address) address.Address {
+	switch {
+	case a.IsNull() || p.From.Envelope == Keep:
+		return a
+	case p.From.Envelope == Force:
+		return p.forced(a)
+	}
+	return p.generic(a)
+}
+
 // rewrite does to the header section what the policy says of the addresses in it.
 func (p *Policy) rewrite(section *header.Section) {
 	if p.From.Header == Keep {
 		return
 	}
 	section.Qualify(p.Domain)
-	if p.From.Header != Force {
-		return
+	author := p.generic
+	if p.From.Header == Force {
+		author = p.forced
 	}
 	was := section.Value("From")
-	if section.Rewrite(p.forced, "From") && p.From.KeepAs != "" && !section.Has(p.From.KeepAs) {
+	if section.Rewrite(author, "From") && p.From.KeepAs != "" && !section.Has(p.From.KeepAs) {
 		section.Append(p.From.KeepAs, was)
 	}
-	section.Rewrite(p.forced, "Sender", "Resent-From", "Resent-Sender")
+	section.Rewrite(author, "Sender", "Resent-From", "Resent-Sender")
+	if len(p.From.Generic) > 0 {
+		section.Rewrite(p.generic, "Reply-To", "To", "Cc", "Bcc", "Resent-Reply-To", "Resent-To", "Resent-Cc", "Resent-Bcc")
+	}
+}
+
+// checkFrom refuses a sender or an author that the user may not use. What the policy
+// itself made of them is looked at, since that is what others will see. The null
+// reverse-path is nobody's, and the author is looked at all the same.
+func (tx *transaction) checkFrom(section *header.Section) error {
+	patterns, restricted := tx.policy.allowed(tx.msg.Origin.UID)
+	if !restricted {
+		return nil
+	}
+	authors, err := section.Addresses("From", "Sender", "Resent-From", "Resent-Sender")
+	if err != nil {
+		return tx.object(refuse(550, smtp.EnhancedCode{5, 7, 1}, "uid %d may use some addresses alone (limits.allow_from), and %v", tx.msg.Origin.UID, err))
+	}
+	for _, a := range append(authors, tx.msg.Sender) {
+		if !a.IsNull() && !tx.policy.matches(patterns, a) {
+			return tx.object(refuse(550, smtp.EnhancedCode{5, 7, 1}, "uid %d may not send as %s: limits.allow_from does not allow it", tx.msg.Origin.UID, a))
+		}
+	}
+	return nil
+}
+
+// allowed are the patterns of the addresses that a user may use, if there are any.
+func (p *Policy) allowed(uid int) (patterns []string, restricted bool) {
+	if len(p.AllowFrom) == 0 {
+		return nil, false
+	}
+	names := []string{strconv.Itoa(uid)}
+	if u, err := user.LookupId(names[0]); err == nil {
+		names = append(names, u.Username)
+	}
+	for _, name := range append(names, "*") {
+		if patterns, restricted = p.AllowFrom[name]; restricted {
+			break
+		}
+	}
+	return patterns, restricted
+}
+
+// matches reports whether one of the patterns is for a: "*", "@domain", an address, or
+// the local part of one of this machine.
+func (p *Policy) matches(patterns []string, a address.Address) bool {
+	return slices.ContainsFunc(patterns, func(pattern string) bool {
+		at := strings.LastIndexByte(pattern, '@')
+		switch {
+		case pattern == "*":
+			return true
+		case at < 0:
+			return pattern == a.Local && p.isOwn(a.Domain)
+		}
+		local, domain := pattern[:at], pattern[at+1:]
+		return strings.EqualFold(domain, a.Domain) && (local == "" || local == a.Local)
+	})
 }

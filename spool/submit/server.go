@@ -29,6 +29,11 @@ type Policy struct {
 	// PerUID and RecipientsPerUID are what a uid may submit; more is held.
 	PerUID, RecipientsPerUID Rate
 	From                     From
+	// LocalDomains are this machine's, beside Hostname and Domain.
+	LocalDomains []string
+	// AllowFrom has the addresses that mail of a user may be from, by uid, name or "*";
+	// see Policy.matches. Who has none may use all.
+	AllowFrom map[string][]string
 }
 
 // writeTimeout bounds how long a client may leave a reply unread.

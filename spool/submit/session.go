@@ -174,10 +174,8 @@ func (s *session) Mail(from string, o *smtp.MailOptions) error {
 			return err
 		}
 	}
-	if tx.policy.From.Envelope == Force && !sender.IsNull() {
-		tx.msg.Sender = tx.policy.forced(sender)
-		tx.msg.BareSender = tx.msg.BareSender && tx.msg.Sender == sender
-	}
+	tx.msg.Sender = tx.policy.sender(sender)
+	tx.msg.BareSender = tx.msg.BareSender && tx.msg.Sender == sender
 	s.set(tx)
 	return nil
 }
@@ -366,6 +364,10 @@ func (s *session) store(tx *transaction, r io.Reader) (spool.ID, error) {
 		return 0, err
 	}
 	tx.complete(section, draft.ID(), s.conn.arrived)
+	if err := tx.checkFrom(section); err != nil {
+		draft.Discard()
+		return 0, err
+	}
 	if _, err = section.WriteTo(draft); err == nil {
 		_, err = io.Copy(draft, body)
 	}
