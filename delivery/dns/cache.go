@@ -60,6 +60,12 @@ func (c *cache) put(q question, answer reply, now time.Time) {
 	c.answers[q] = kept{answer, now.Add(ttl)}
 }
 
+func (c *cache) clear() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.answers = nil
+}
+
 // drop makes room: what is over goes, and where nothing is, any tenth.
 func (c *cache) drop(now time.Time) {
 	for q, k := range c.answers {

@@ -113,6 +113,17 @@ func (r *Resolver) Addrs(ctx context.Context, host string, f Family) (Answer[net
 	return both, nil
 }
 
+// SecureAlias reports whether a name is known, by an answer that was validated, to be an
+// alias (CNAME), whatever is true of what it stands for (RFC 7672 §2.2.2).
+func (r *Resolver) SecureAlias(ctx context.Context, name string) bool {
+	name = dns.CanonicalName(name)
+	m, err := r.ask(ctx, name, dns.TypeCNAME)
+	return err == nil && m.authentic && slices.ContainsFunc(m.Answer, func(rr dns.RR) bool {
+		_, alias := rr.(*dns.CNAME)
+		return alias && dns.CanonicalName(rr.Header().Name) == name
+	})
+}
+
 // TXT returns the text records of a name, the strings of each one joined.
 func (r *Resolver) TXT(ctx context.Context, name string) (Answer[string], error) {
 	return lookup(ctx, r, name, dns.TypeTXT, func(rr *dns.TXT) (string, bool) { return strings.Join(rr.Txt, ""), true })

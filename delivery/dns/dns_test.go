@@ -243,3 +243,34 @@ func TestResolvConf(t *testing.T) {
 		}
 	}
 }
+
+// A resolver of the system's goes by resolv.conf as it is now: a machine that comes into
+// another network asks there, without a restart.
+func TestChangedResolvConfIsHeeded(t *testing.T) {
+	t.Parallel()
+	path := filepath.Join(t.TempDir(), "resolv.conf")
+	r, err := fromFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, tt := range []struct{ text, want string }{
+		{"nameserver 192.0.2.1\n", "192.0.2.1:53"}, {"nameserver 192.0.2.99\n", "192.0.2.99:53"}, {"nameserver what\n", "192.0.2.99:53"}, {"nameserver 127.0.0.1\n", "127.0.0.1:53"},
+	} {
+		if err := os.WriteFile(path, []byte(tt.text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		r.cache.put(question{name: "x.test."}, reply{Msg: &dns.Msg{Answer: []dns.RR{&dns.A{Hdr: dns.RR_Header{Ttl: 60}}}}}, time.Now())
+		before, _ := r.ways()
+		if _, kept := r.cache.get(question{name: "x.test."}, time.Now()); !kept {
+			t.Errorf("%q: looked at again at once", tt.text)
+		}
+		r.looked = time.Now().Add(-lookAgain)
+		servers, _ := r.ways()
+		if len(servers) != 1 || servers[0] != tt.want {
+			t.Errorf("%q: %q, want %s", tt.text, servers, tt.want)
+		}
+		if _, kept := r.cache.get(question{name: "x.test."}, time.Now()); kept != (before[0] == tt.want) {
+			t.Errorf("%q: answers kept: %v", tt.text, kept)
+		}
+	}
+}

@@ -6,9 +6,11 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
+	"os"
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/miekg/dns"
@@ -25,6 +27,10 @@ const (
 	// maxServers is how many servers of resolv.conf(5) are used, as there.
 	maxServers = 3
 
+	// lookAgain is how often resolv.conf is looked at: it is another one when a machine
+	// is in another network, or in one at last.
+	lookAgain = 2 * time.Second
+
 	resolvConf = "/etc/resolv.conf"
 	dnsPort    = "53"
 )
@@ -32,10 +38,15 @@ const (
 // Resolver asks servers that resolve recursively. Make it with New or System. It may
 // be used by several goroutines.
 type Resolver struct {
-	servers []string // host:port, in the order to ask
-	trust   bool     // believe their AD bit
+	path    string // of resolv.conf, where the servers are from; empty: from New
 	timeout time.Duration
 	cache   cache
+
+	mu      sync.Mutex
+	servers []string    // guarded by mu, as all below: host:port, in the order to ask
+	trust   bool        // believe their AD bit
+	file    os.FileInfo // of path when it was read; nil: there was none
+	looked  time.Time   // when it was looked at
 }
 
 // New returns a Resolver that asks the given servers, "address" or "address:port",
@@ -62,24 +73,53 @@ func New(servers ...string) (*Resolver, error) {
 }
 
 // System returns a Resolver for the servers in /etc/resolv.conf, or for one on this
-// machine where that names none (resolv.conf(5)). Its option trust-ad is obeyed.
+// machine where that names none (resolv.conf(5)). Its option trust-ad is obeyed. When
+// the file changes the next question goes by it.
 func System() (*Resolver, error) { return fromFile(resolvConf) }
 
 func fromFile(path string) (*Resolver, error) {
-	c, err := dns.ClientConfigFromFile(path)
-	if err != nil || len(c.Servers) == 0 {
-		return New("127.0.0.1")
-	}
-	servers := make([]string, 0, maxServers)
-	for _, s := range c.Servers[:min(len(c.Servers), maxServers)] {
-		servers = append(servers, net.JoinHostPort(s, c.Port))
+	servers := []string{"127.0.0.1"}
+	file, _ := os.Stat(path) // what is not there now may be later
+	if c, err := dns.ClientConfigFromFile(path); err == nil && len(c.Servers) > 0 {
+		servers = servers[:0]
+		for _, s := range c.Servers[:min(len(c.Servers), maxServers)] {
+			servers = append(servers, net.JoinHostPort(s, c.Port))
+		}
 	}
 	r, err := New(servers...)
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", path, err)
 	}
+	r.path, r.file, r.looked = path, file, time.Now()
 	r.trust = r.trust || trustsAD(path)
 	return r, nil
+}
+
+// ways are the servers to ask now, and whether their word is taken.
+func (r *Resolver) ways() (servers []string, trust bool) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.path == "" || time.Since(r.looked) < lookAgain {
+		return r.servers, r.trust
+	}
+	r.looked = time.Now()
+	file, _ := os.Stat(r.path)
+	if same(file, r.file) {
+		return r.servers, r.trust
+	}
+	if other, err := fromFile(r.path); err == nil { // else it is being written, or of no use
+		r.servers, r.trust, r.file = other.servers, other.trust, other.file
+		r.cache.clear() // another network may know other names
+	}
+	return r.servers, r.trust
+}
+
+// same reports whether a file is as it was.
+func same(a, b os.FileInfo) bool {
+	if a == nil || b == nil {
+		return a == b
+	}
+	return os.SameFile(a, b) && a.ModTime().Equal(b.ModTime()) && a.Size() == b.Size()
 }
 
 // reply is an answer and whether it may be taken for validated.
@@ -92,12 +132,13 @@ type reply struct {
 // nothing is. Every other is ErrTemporary.
 func (r *Resolver) ask(ctx context.Context, name string, qtype uint16) (reply, error) {
 	key := question{name, qtype}
+	servers, trust := r.ways()
 	if m, ok := r.cache.get(key, time.Now()); ok {
 		return m, nil
 	}
 	problem := errors.New("no resolver is configured")
 	for range tries {
-		for _, server := range r.servers {
+		for _, server := range servers {
 			if ctx.Err() != nil {
 				return reply{}, fmt.Errorf("%w: %w", ErrTemporary, context.Cause(ctx))
 			}
@@ -107,7 +148,7 @@ func (r *Resolver) ask(ctx context.Context, name string, qtype uint16) (reply, e
 				continue
 			}
 			if m.Rcode == dns.RcodeSuccess || m.Rcode == dns.RcodeNameError {
-				answer := reply{m, m.AuthenticatedData && r.trust}
+				answer := reply{m, m.AuthenticatedData && trust}
 				r.cache.put(key, answer, time.Now())
 				return answer, nil
 			}

@@ -142,16 +142,18 @@ func (x *MX) ours() demand {
 }
 
 // dane is what the TLSA records of an exchanger demand. They count where all that
-// leads to them was validated: the exchangers of the domain, and the addresses. Only
-// then they are asked for, since many servers of unsigned zones fail to answer that
-// (RFC 7672 §2.2.1).
+// leads to them was validated: the exchangers of the domain, and the addresses, or at
+// least that the name is an alias. Only then they are asked for, since many servers of
+// unsigned zones fail to answer that (RFC 7672 §2.2.1).
 func (x *MX) dane(ctx context.Context, o *owner, host string, addrs dns.Answer[netip.Addr]) (demand, spool.Reply) {
-	if !o.secure || !addrs.Authentic {
+	bases, alias := []string{host}, addrs.Name != host
+	switch {
+	case !o.secure:
 		return demand{}, spool.Reply{}
-	}
-	bases := []string{host}
-	if addrs.Name != host {
+	case alias && addrs.Authentic:
 		bases = []string{addrs.Name, host} // where CNAME records lead to first (RFC 7672 §2.2.2)
+	case !addrs.Authentic && !(alias && x.resolver.SecureAlias(ctx, host)):
+		return demand{}, spool.Reply{}
 	}
 	for _, base := range bases {
 		answer, err := x.resolver.TLSA(ctx, tlspolicy.Name(x.config.Port, base))

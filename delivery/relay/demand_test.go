@@ -60,6 +60,10 @@ func TestDANE(t *testing.T) {
 		{"not validated", relaytest.Options{TLS: relaytest.StartTLS}, []string{wrong, "insecure"}, nil, "2.0.0 TLS1.3 unverified", ""},
 		{"exchangers not validated", relaytest.Options{TLS: relaytest.StartTLS}, []string{wrong}, dnstest.Zone{"x.test. MX": {"insecure", "x.test. 0 MX 10 mx1.test."}}, "2.0.0 TLS1.3 unverified", ""},
 		{"addresses not validated, and records not to be had", relaytest.Options{TLS: relaytest.StartTLS}, []string{"SERVFAIL"}, dnstest.Zone{"mx1.test. A": {"insecure", "mx1.test. 0 A 127.12.0.1"}}, "2.0.0 TLS1.3 unverified", ""},
+		{"by an alias to what is not validated", relaytest.Options{TLS: relaytest.StartTLS}, []string{wrong}, dnstest.Zone{"x.test. MX": {"x.test. 0 MX 1 mx1.test."},
+			"mx1.test. A": {"mx1.test. 0 CNAME far.test."}, "mx1.test. CNAME": {"mx1.test. 0 CNAME far.test."}, "far.test. A": {"insecure", "far.test. 0 A 127.12.0.1"}}, "4.7.5 ", "DANE demands"},
+		{"by an alias that is not validated either", relaytest.Options{TLS: relaytest.StartTLS}, []string{wrong}, dnstest.Zone{"x.test. MX": {"x.test. 0 MX 1 mx1.test."},
+			"mx1.test. A": {"insecure", "mx1.test. 0 CNAME far.test."}, "mx1.test. CNAME": {"insecure", "mx1.test. 0 CNAME far.test."}, "far.test. A": {"far.test. 0 A 127.12.0.1"}}, "2.0.0 TLS1.3 unverified", ""},
 		{"by an alias", relaytest.Options{TLS: relaytest.StartTLS}, []string{""}, dnstest.Zone{"x.test. MX": {"x.test. 0 MX 1 alias.test."}, "alias.test. A": {"alias.test. 0 CNAME mx1.test."}}, "2.0.0 TLS1.3 dane", ""},
 	} {
 		t.Run(tt.name, func(t *testing.T) {

@@ -9,6 +9,7 @@ import (
 	"net/netip"
 	"slices"
 	"strings"
+	"time"
 
 	"golang.org/x/net/idna"
 
@@ -23,6 +24,9 @@ const (
 	// domain with a thousand exchangers costs no more than others.
 	maxAddresses = 5
 	maxSessions  = 2
+	// lookupTime is how long is looked for them: a thousand exchangers without an
+	// address, whose name servers are silent, hold nobody up for hours.
+	lookupTime = 3 * time.Minute
 )
 
 // target is one address to try. Name is the exchanger's, empty for an address
@@ -51,10 +55,15 @@ func (x *MX) targets(ctx context.Context, domain string, w wish) ([]target, spoo
 		}
 		return []target{{addr: addr, demand: x.ours()}}, spool.Reply{}
 	}
-	name, err := idna.Lookup.ToASCII(domain)
-	if err != nil {
-		return nil, dnsReply("5.1.2", "%s is not a domain name: %v", domain, err)
+	name, err := domain, error(nil)
+	if !ascii(domain) { // names in ASCII may be what IDNA would not have: foo_bar, ab--c
+		if name, err = idna.Lookup.ToASCII(domain); err != nil {
+			return nil, dnsReply("5.1.2", "%s is not a domain name: %v", domain, err)
+		}
 	}
+	name = strings.ToLower(strings.TrimSuffix(name, "."))
+	ctx, cancel := context.WithTimeout(ctx, lookupTime)
+	defer cancel()
 	list, o, reply := x.exchangers(ctx, name)
 	if len(list) == 0 {
 		return nil, reply
@@ -144,50 +153,71 @@ func shuffleEqual(list []exchanger) {
 // tries.
 func (x *MX) addresses(ctx context.Context, o *owner, list []exchanger) ([]target, spool.Reply) {
 	var found []target
-	reply, soft := dnsReply("4.4.4", "no mail exchanger of %s has an address", o.domain), false
-	implicit := len(list) == 1 && list[0].name == o.domain
+	s := &search{MX: x, owner: o, reply: dnsReply("4.4.4", "no mail exchanger of %s has an address", o.domain)}
+	s.implicit = len(list) == 1 && list[0].name == o.domain
 	for len(list) > 0 && len(found) < maxAddresses && ctx.Err() == nil {
 		n := 1
 		for n < len(list) && list[n].preference == list[0].preference {
 			n++
 		}
-		var four, six []target
+		s.four, s.six = nil, nil
 		for _, e := range list[:n] {
-			if len(found)+len(four)+len(six) >= 2*maxAddresses {
-				break
-			}
-			answer, err := x.resolver.Addrs(ctx, e.name, family(x.config.IP))
-			switch {
-			case errors.Is(err, dns.ErrTemporary):
-				reply, soft = dnsReply("4.4.3", "%v", err), true
-				continue
-			case err != nil && implicit:
-				reply = dnsReply("5.1.2", "%s has neither mail exchangers nor an address", o.domain)
-			}
-			usable := slices.DeleteFunc(slices.Clone(answer.Records), func(addr netip.Addr) bool { return !x.mayUse(addr) })
-			if len(usable) == 0 {
-				if len(answer.Records) > 0 && !soft {
-					reply = dnsReply("5.4.6", "%s, a mail exchanger of %s, is this machine or no host's address (%s)", e.name, o.domain, answer.Records[0])
-				}
-				continue
-			}
-			d, why := x.demand(ctx, o, e.name, answer)
-			if why.Status != "" {
-				reply, soft = why, true
-				continue
-			}
-			for _, addr := range usable {
-				if addr.Is4() {
-					four = append(four, target{e.name, addr, d})
-				} else {
-					six = append(six, target{e.name, addr, d})
-				}
+			if len(found)+len(s.four)+len(s.six) < 2*maxAddresses {
+				s.look(ctx, e.name)
 			}
 		}
-		found = append(found, interleave(six, four)...)
+		if s.ours {
+			// As where it has our name: those that are not preferred to us would send it
+			// back (RFC 5321 §5.1).
+			break
+		}
+		found = append(found, interleave(s.six, s.four)...)
 		list = list[n:]
 	}
-	return found[:min(len(found), maxAddresses)], reply
+	return found[:min(len(found), maxAddresses)], s.reply
+}
+
+// search is one for the addresses of a domain's exchangers.
+type search struct {
+	*MX
+	*owner
+	implicit  bool // the domain itself is its only one
+	four, six []target
+	ours      bool        // one of them is this machine
+	reply     spool.Reply // to be given when there are none
+	soft      bool        // it is of something that may be otherwise later
+}
+
+// look finds the addresses of a host, as far as mail may be sent there.
+func (s *search) look(ctx context.Context, host string) {
+	answer, err := s.resolver.Addrs(ctx, host, family(s.config.IP))
+	switch {
+	case errors.Is(err, dns.ErrTemporary):
+		s.reply, s.soft = dnsReply("4.4.3", "%v", err), true
+		return
+	case err != nil && s.implicit:
+		s.reply = dnsReply("5.1.2", "%s has neither mail exchangers nor an address", s.domain)
+	}
+	usable := slices.DeleteFunc(slices.Clone(answer.Records), func(addr netip.Addr) bool { return !s.mayUse(addr) })
+	s.ours = s.ours || !s.config.AllowLoopback && slices.ContainsFunc(answer.Records, isOurs)
+	if len(usable) == 0 {
+		if len(answer.Records) > 0 && !s.soft {
+			s.reply = dnsReply("5.4.6", "%s, a mail exchanger of %s, is this machine or no host's address (%s)", host, s.domain, answer.Records[0])
+		}
+		return
+	}
+	d, why := s.demand(ctx, s.owner, host, answer)
+	if why.Status != "" {
+		s.reply, s.soft = why, true
+		return
+	}
+	for _, addr := range usable {
+		if addr.Is4() {
+			s.four = append(s.four, target{host, addr, d})
+		} else {
+			s.six = append(s.six, target{host, addr, d})
+		}
+	}
 }
 
 func family(f config.IPFamily) dns.Family {
@@ -220,7 +250,13 @@ func (x *MX) mayUse(addr netip.Addr) bool {
 	case addr.IsLoopback():
 		return false
 	}
-	return !slices.Contains(ownAddresses(), addr)
+	return !isOurs(addr)
+}
+
+// isOurs reports whether an address is one by which others mean this machine.
+func isOurs(addr netip.Addr) bool {
+	addr = addr.Unmap()
+	return !addr.IsLoopback() && slices.Contains(ownAddresses(), addr)
 }
 
 // ownAddresses are those of this machine's interfaces, as far as they can be found

@@ -9,6 +9,7 @@ import (
 	"strconv"
 	"strings"
 	"testing"
+	"time"
 
 	"postino/config"
 	"postino/delivery/dns/dnstest"
@@ -95,6 +96,8 @@ func TestDNSDecides(t *testing.T) {
 		"mx1.test. A":            {"mx1.test. 60 A 127.12.0.1"},
 		"nowhere.test. MX":       {"nowhere.test. 60 MX 1 zero.test."},
 		"zero.test. A":           {"zero.test. 60 A 0.0.0.0", "zero.test. 60 A 224.0.0.1", "zero.test. 60 A 255.255.255.255"},
+		"foo_bar.test. MX":       {"foo_bar.test. 60 MX 1 mx1.test."},
+		"ab--c.test. A":          {"ab--c.test. 60 A 127.12.0.1"},
 		"xn--bcher-kva.test. MX": {"xn--bcher-kva.test. 60 MX 1 mx1.test."},
 	})
 	for _, tt := range []struct{ domain, want string }{
@@ -114,6 +117,8 @@ func TestDNSDecides(t *testing.T) {
 		{"cname.test", "2.0.0"},
 		{"nowhere.test", "5.4.6"},
 		{"bücher.test", "2.0.0"},
+		{"foo_bar.test", "2.0.0"},
+		{"ab--c.test", "2.0.0"},
 		{"[127.12.0.1]", "2.0.0"},
 		{"[IPv6:::ffff:224.0.0.1]", "5.4.6"},
 	} {
@@ -130,6 +135,58 @@ func TestDNSDecides(t *testing.T) {
 	}
 	if n := len(x.mx[0].Messages()) - before; n != 0 {
 		t.Errorf("%d messages reached the loopback", n)
+	}
+}
+
+// An exchanger with an address of this machine is this machine, whatever its name, and
+// those that are not preferred to it would send the mail back (RFC 5321 §5.1).
+func TestOwnAddressesAreALoop(t *testing.T) {
+	t.Parallel()
+	own := slices.DeleteFunc(ownAddresses(), func(a netip.Addr) bool { return a.IsLoopback() || !a.Is4() })
+	if len(own) == 0 {
+		t.Skip("this machine has no address but the loopback's")
+	}
+	x := newExchange(t)
+	x.dns.Set(dnstest.Zone{
+		"best.test. MX":   {"best.test. 60 MX 10 alias.test.", "best.test. 60 MX 20 far.test."},
+		"equal.test. MX":  {"equal.test. 60 MX 10 alias.test.", "equal.test. 60 MX 10 far.test."},
+		"backup.test. MX": {"backup.test. 60 MX 10 far.test.", "backup.test. 60 MX 20 alias.test.", "backup.test. 60 MX 30 farther.test."},
+		"alias.test. A":   {"alias.test. 60 A " + own[0].String()},
+		"far.test. A":     {"far.test. 60 A 192.0.2.1"}, "farther.test. A": {"farther.test. 60 A 192.0.2.2"},
+	})
+	x.open(t, config.MX{Port: x.config.Port, TLS: config.MXAuto, Resolver: x.dns.Addr, IP: config.AnyIP})
+	for domain, want := range map[string]string{"best.test": "", "equal.test": "", "backup.test": "far.test"} {
+		list, reply := x.targets(t.Context(), domain, wish{})
+		var got []string
+		for _, target := range list {
+			got = append(got, target.name)
+		}
+		if strings.Join(got, " ") != want || want == "" && reply.Status != "5.4.6" {
+			t.Errorf("%s: %q, %+v, want %q", domain, got, reply, want)
+		}
+	}
+}
+
+// Exchangers whose addresses cannot be found out, however many, hold nobody up longer
+// than the time there is.
+func TestSearchForAddressesEnds(t *testing.T) {
+	t.Parallel()
+	x := newExchange(t)
+	zone := dnstest.Zone{}
+	for i := range 1000 {
+		zone["x.test. MX"] = append(zone["x.test. MX"], fmt.Sprintf("x.test. 60 MX %d mx%d.x.test.", i, i))
+	}
+	for _, record := range []string{"silent", "SERVFAIL"} {
+		for i := range 1000 {
+			zone[fmt.Sprintf("mx%d.x.test. A", i)] = []string{record}
+		}
+		x.dns.Set(zone)
+		ctx, cancel := context.WithTimeout(t.Context(), 500*time.Millisecond)
+		list, reply := x.targets(ctx, "x.test", wish{})
+		cancel()
+		if len(list) != 0 || reply.Status != "4.4.3" {
+			t.Errorf("%s: %v, %+v", record, list, reply)
+		}
 	}
 }
 
