@@ -6,6 +6,7 @@ import (
 	"path/filepath"
 	"syscall"
 	"testing"
+	"time"
 )
 
 // Mount mounts a new file system on the directory where until the end of the test.
@@ -39,7 +40,12 @@ func Mount(t testing.TB, where, kind string, size int64, options string) {
 		cannot("mount: %v\n%s", err, out)
 	}
 	t.Cleanup(func() {
-		if err := syscall.Unmount(where, 0); err != nil {
+		// A process that another test starts has our files open until it is another program.
+		err := syscall.Unmount(where, 0)
+		for end := time.Now().Add(5 * time.Second); err == syscall.EBUSY && time.Now().Before(end); err = syscall.Unmount(where, 0) {
+			time.Sleep(20 * time.Millisecond)
+		}
+		if err != nil {
 			t.Errorf("unmount: %v", err)
 			_ = syscall.Unmount(where, syscall.MNT_DETACH)
 		}
