@@ -40,8 +40,9 @@ func arrows() map[string]struct {
 		"delivery":         {4, []string{"config", "delivery/aliases", "delivery/dkim", "delivery/dsn", "delivery/local", "delivery/relay", "delivery/tlspolicy", "spool", "spool/address"}},
 		"delivery/control": {5, []string{"delivery", "spool", "spool/address"}},
 		"cmd/sendmail":     {6, []string{"spool/address", "spool/handoff", "spool/header"}},
-		"cmd/postino": {6, []string{"config", "config/peer", "delivery", "delivery/aliases", "delivery/control", "delivery/dkim", "delivery/local", "delivery/relay", "spool",
+		"cmd/postino": {6, []string{"config", "config/peer", "delivery", "delivery/aliases", "delivery/control", "delivery/dkim", "delivery/dns", "delivery/local", "delivery/relay", "delivery/spf", "spool",
 			"spool/address", "spool/handoff", "spool/header", "spool/submit"}},
+		"delivery/spf":       {1, []string{"delivery/dns"}},
 		"delivery/tlspolicy": {1, []string{"delivery/dns"}},
 
 		// For tests alone: nobody imports them but tests.
@@ -75,8 +76,8 @@ func libraries() map[string]struct {
 			[]string{"spool/submit"}},
 		"github.com/emersion/go-sasl": {"AUTH mechanisms, in the types that others take",
 			[]string{"delivery/relay"}},
-		"golang.org/x/net": {"IDNA, whose tables nobody writes by hand",
-			[]string{"delivery/relay"}},
+		"golang.org/x/net": {"IDNA and the public suffixes, whose tables nobody writes by hand",
+			[]string{"cmd/postino", "delivery/relay"}},
 		"github.com/BurntSushi/toml": {"the syntax of postino.toml, with line and column of a mistake",
 			[]string{"config"}},
 		"github.com/emersion/go-msgauth": {"DKIM signatures: canonical forms, and a verifier for the tests",

@@ -34,6 +34,10 @@ func (p Preset) hint(name string) string {
 	return text
 }
 
+// SPF is the domain whose SPF record has the provider's addresses, for a domain to
+// include; empty where none is known.
+func (p Preset) SPF() string { return p.hint("spf") }
+
 // presets is the table of providers: keys of a relay, and hints, by name.
 func presets() map[string]map[string]any {
 	var table map[string]map[string]any

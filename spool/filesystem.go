@@ -50,10 +50,11 @@ func doubtful(magic uint32) (name, why string) {
 // that its file system is none for mail, and that new mail is refused for want of
 // room.
 func (s *Spool) Warnings() []string {
-	return slices.Concat(filesystemWarnings(s.dir), s.roomWarnings())
+	return slices.Concat(FilesystemWarnings(s.dir), s.roomWarnings())
 }
 
-func filesystemWarnings(dir string) []string {
+// FilesystemWarnings says that a directory is on a file system that is none for mail.
+func FilesystemWarnings(dir string) []string {
 	var fs unix.Statfs_t
 	if unix.Statfs(dir, &fs) != nil {
 		return nil

@@ -59,6 +59,7 @@ func commands() []command {
 		{"dkim record", "[DOMAIN]", "print the records that the configured keys need", "postino dkim record example.com", []flags{flagJSON}, runDKIMRecord},
 		{"setup", "", "ask what it takes to send mail by a smarthost, try it, write it down and send a mail", "postino setup",
 			[]flags{flagsSetup}, runSetup},
+		{"doctor", "", "look at all that has to be right for mail to go out, and send none", "postino doctor", []flags{flagJSON}, runDoctor},
 		{"config check", "[FILE]", "say what is wrong with the configuration", "postino config check", nil, runConfigCheck},
 		{"config show", "", "print the configuration, and where each value is from", "postino config show", []flags{flagJSON}, runConfigShow},
 		{"config import", "PEER [FILE]", "print the configuration of another mail program as ours, or take over its queue",

@@ -23,7 +23,7 @@ func TestConfigImportKeepsPasswordsToThemselves(t *testing.T) {
 	}
 	write("geheim")
 	r := p.run(t, 0, "postino", "config", "import", "msmtp", theirs)
-	if r.status != 0 || !strings.Contains(r.stderr, "/etc/postino/secrets/msmtp-relay.password is not written: --secrets") {
+	if r.status != 0 || !strings.Contains(r.stderr, "/secrets/msmtp-relay.password is not written: --secrets") {
 		t.Errorf("without --secrets: %+v", r)
 	}
 	for range 2 { // again is no error

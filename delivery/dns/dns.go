@@ -129,6 +129,15 @@ func (r *Resolver) TXT(ctx context.Context, name string) (Answer[string], error)
 	return lookup(ctx, r, name, dns.TypeTXT, func(rr *dns.TXT) (string, bool) { return strings.Join(rr.Txt, ""), true })
 }
 
+// PTR returns the names of an address (RFC 1035 §3.5), without a dot at their end.
+func (r *Resolver) PTR(ctx context.Context, addr netip.Addr) (Answer[string], error) {
+	name, err := dns.ReverseAddr(addr.Unmap().String())
+	if err != nil {
+		return Answer[string]{}, fmt.Errorf("%w: %w", ErrNoName, err)
+	}
+	return lookup(ctx, r, name, dns.TypePTR, func(rr *dns.PTR) (string, bool) { return bare(rr.Ptr), true })
+}
+
 // TLSA returns the TLSA records of a name such as _25._tcp.mx.example.org.
 func (r *Resolver) TLSA(ctx context.Context, name string) (Answer[TLSA], error) {
 	return lookup(ctx, r, name, dns.TypeTLSA, func(rr *dns.TLSA) (TLSA, bool) {
