@@ -26,6 +26,8 @@ const (
 	// refreshInterval is how often policies are looked at that may want to be fetched
 	// again.
 	refreshInterval = time.Hour
+	// refreshTime is how long that may take, so that a plan can be retired.
+	refreshTime = 10 * time.Minute
 	// policyDir is where they rest, in the spool directory.
 	policyDir = "policies"
 )
@@ -275,7 +277,9 @@ func (r *Runner) refresh(ctx context.Context) {
 	defer tick.Stop()
 	for {
 		p := r.use()
-		p.refresh(ctx)
+		short, cancel := context.WithTimeout(ctx, refreshTime)
+		p.refresh(short)
+		cancel()
 		p.users.Done()
 		select {
 		case <-ctx.Done():

@@ -30,8 +30,8 @@ type demand struct {
 	names []string
 	// anybody: TLS is demanded, and nothing verified.
 	anybody bool
-	// testing is the domain whose MTA-STS policy would demand more if it was enforced;
-	// empty is none.
+	// testing is the domain whose MTA-STS policy would demand that the exchanger proves
+	// its name, were it enforced; empty is none.
 	testing string
 }
 
@@ -45,7 +45,10 @@ func wishOf(m *spool.Message) wish {
 }
 
 // key tells demands apart: mail with one must not go over a session made for another.
-func (d demand) key() string { return fmt.Sprint(d) }
+func (d demand) key() string {
+	d.testing = "" // which demands nothing
+	return fmt.Sprint(d)
+}
 
 // apply has t verify what is demanded.
 func (d demand) apply(t *tls.Config) {
@@ -89,13 +92,13 @@ type owner struct {
 	wish   wish // of the message
 	// secure: who the exchangers are was validated (RFC 7672 §2.2.1).
 	secure bool
-	names  []string                // of the domain: as in the address, and where its CNAME leads
-	sts    func() tlspolicy.Policy // found once, when it is first needed
+	names  []string                         // of the domain: as in the address, and where its CNAME leads
+	sts    func() (tlspolicy.Policy, error) // found once, when it is first needed
 }
 
 // owned is the owner of a domain whose exchangers an answer names.
 func (x *MX) owned(ctx context.Context, domain string, secure bool, names ...string) *owner {
-	return &owner{domain: domain, secure: secure, names: names, sts: sync.OnceValue(func() tlspolicy.Policy { return x.policies.Find(ctx, x.resolver, domain) })}
+	return &owner{domain: domain, secure: secure, names: names, sts: sync.OnceValues(func() (tlspolicy.Policy, error) { return x.policies.Find(ctx, x.resolver, domain) })}
 }
 
 // demand is what is demanded of an exchanger with these addresses. A Reply with a
@@ -112,7 +115,10 @@ func (x *MX) demand(ctx context.Context, o *owner, host string, addrs dns.Answer
 	if why.Status != "" || d.by != "" && !d.anybody {
 		return d, why
 	}
-	switch p := o.sts(); {
+	p, err := o.sts()
+	switch {
+	case err != nil:
+		return d, policyReply("it cannot be found out in time what the MTA-STS policy of %s is", o.domain)
 	case p.Mode == tlspolicy.Enforce && !p.Allows(host):
 		return d, policyReply("%s is not a mail exchanger that the MTA-STS policy of %s names: nothing is sent to it", host, o.domain)
 	case p.Mode == tlspolicy.Enforce:

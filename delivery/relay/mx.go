@@ -149,7 +149,10 @@ func (x *MX) Refresh(ctx context.Context) { x.policies.Refresh(ctx, x.resolver) 
 // Demands says in words what TLS with the exchangers of a domain must come to now.
 func (x *MX) Demands(ctx context.Context, domain string) string {
 	list, why := x.targets(ctx, domain, wish{})
-	if len(list) == 0 {
+	switch {
+	case ctx.Err() != nil:
+		return "not found out in time"
+	case len(list) == 0:
 		return why.Text
 	}
 	var words []string

@@ -84,7 +84,11 @@ func FuzzPolicy(f *testing.F) {
 	f.Add("version: STSv1\nmode: enforce\nmx: mail.example.com\nmx: *.example.net\nmax_age: 86400\n")
 	f.Add("version: STSv1\r\nmode: none\r\nmax_age:0\r\nx-y: z\r\n\r\n")
 	f.Add("version: STSv1\nmode: testing\nmx: A.test\nmode: none\nmax_age: 9999999999")
+	f.Add("v=STSv1; id=20160831085700Z;")
 	f.Fuzz(func(t *testing.T, text string) {
+		if id, err := parseRecord([]string{text}); err == nil && (len(id) == 0 || len(id) > 32 || !strings.Contains(text, "id="+id) || !fieldName(id)) {
+			t.Fatalf("%q has the ID %q", text, id)
+		}
 		p, err := ParsePolicy([]byte(text))
 		if err != nil {
 			if !reflect.DeepEqual(p, Policy{}) {

@@ -73,10 +73,11 @@ func (k *kept) wanted(id string, now time.Time) bool {
 
 // Find returns the policy that holds for a domain, given as A-labels; the zero Policy
 // where it has none. A policy that was had once holds until it is over, whatever the
-// DNS and the policy host say or fail to say (RFC 8461 §5.1).
-func (s *Store) Find(ctx context.Context, r *dns.Resolver, domain string) Policy {
+// DNS and the policy host say or fail to say (RFC 8461 §5.1). The error is that of ctx,
+// where it ends before that is known.
+func (s *Store) Find(ctx context.Context, r *dns.Resolver, domain string) (Policy, error) {
 	if !domainName(domain) {
-		return Policy{}
+		return Policy{}, nil
 	}
 	id := ""
 	if answer, err := r.TXT(ctx, "_mta-sts."+domain); err == nil {
@@ -84,7 +85,7 @@ func (s *Store) Find(ctx context.Context, r *dns.Resolver, domain string) Policy
 	}
 	k := s.known(domain, id != "")
 	if k == nil || !k.enter(ctx) {
-		return Policy{}
+		return Policy{}, ctx.Err()
 	}
 	defer k.leave()
 	now := time.Now()
@@ -93,9 +94,9 @@ func (s *Store) Find(ctx context.Context, r *dns.Resolver, domain string) Policy
 		s.fetch(ctx, r, k, id)
 	}
 	if !k.valid(now) {
-		return Policy{}
+		return Policy{}, ctx.Err()
 	}
-	return k.policy
+	return k.policy, nil
 }
 
 // fetch gets the policy anew. Where it cannot be had all stays as it is.

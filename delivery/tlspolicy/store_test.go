@@ -124,12 +124,12 @@ func (w *world) show(by *issued, name string, ends time.Time) {
 	w.shown = []tls.Certificate{{Certificate: [][]byte{c.Raw}, PrivateKey: c.key}}
 }
 
-func (w *world) find() Policy { return w.Find(context.Background(), w.resolver, "x.test") }
+func (w *world) find() (Policy, error) { return w.Find(context.Background(), w.resolver, "x.test") }
 
 func (w *world) is(what string, want Mode) {
 	w.t.Helper()
-	if got := w.find(); got.Mode != want {
-		w.t.Errorf("%s: %+v, want mode %q; warnings: %q", what, got, want, w.warnings)
+	if got, err := w.find(); got.Mode != want || err != nil {
+		w.t.Errorf("%s: %+v, %v, want mode %q; warnings: %q", what, got, err, want, w.warnings)
 	}
 }
 
@@ -295,8 +295,8 @@ func TestManyWaitForOneFetch(t *testing.T) {
 	}
 	short, cancel := context.WithCancel(context.Background())
 	cancel()
-	if p := w.Find(short, w.resolver, "x.test"); p.Mode != "" {
-		t.Errorf("%+v", p)
+	if p, err := w.Find(short, w.resolver, "x.test"); !errors.Is(err, context.Canceled) {
+		t.Errorf("%+v, %v, though that is not known", p, err)
 	}
 	close(answer)
 	all.Wait()
