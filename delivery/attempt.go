@@ -187,7 +187,10 @@ func (r *Runner) attemptLeg(ctx context.Context, s *spool.Spool, p *plan, m *spo
 
 // deliver signs what is to be signed and hands it to the transport.
 func (p *plan) deliver(ctx context.Context, l *leg) []spool.Reply {
-	if !l.route.keep && !l.route.unsigned {
+	if l.route.unsigned {
+		return l.route.mailbox(ctx, l.batch)
+	}
+	if !l.route.keep {
 		if why, ok := p.sign(l.batch); !ok {
 			return same(l.batch, why)
 		}
