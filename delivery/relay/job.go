@@ -70,6 +70,7 @@ type transaction struct {
 	// They have a temporary reply, for the case that the transaction fails.
 	again []refusedRecipient
 
+	soured  bool // somebody of it does not get the message
 	begun   time.Time
 	goAhead bool  // 354
 	over    bool  // done with: not in flight any more

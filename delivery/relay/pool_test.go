@@ -6,6 +6,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -151,7 +152,8 @@ func TestNoSecondTryAfterMAIL(t *testing.T) {
 }
 
 // After a transaction that came to nothing the session is cleared before it is used
-// again; the end of content clears it anyway (RFC 5321 §4.1.1.4).
+// again, for what waits already; the end of content clears it anyway (RFC 5321
+// §4.1.1.4). What comes later has a new session.
 func TestRefusalsAreCleared(t *testing.T) {
 	for _, tt := range []struct {
 		rule  relaytest.Rule
@@ -163,19 +165,35 @@ func TestRefusalsAreCleared(t *testing.T) {
 		{relaytest.Rule{At: "dot", N: 1, Reply: "554 5.7.1 spam"}, false},
 	} {
 		for _, offer := range [][]string{{}, {"PIPELINING"}} {
+			tt.rule.Delay = 100 * time.Millisecond // for both to be there
 			server := relaytest.New(t, relaytest.Options{Extensions: offer, Rules: []relaytest.Rule{tt.rule}})
-			r := newRelay(t, settings(server, func(c *config.Relay) { c.MaxConnections = 1 }), patient())
-			if reply := r.Deliver(t.Context(), one())[0]; reply.Class() == spool.Success {
-				t.Errorf("%+v: got %+v, want a refusal", tt.rule, reply)
+			r := newRelay(t, settings(server, single), patient())
+			var sends sync.WaitGroup
+			var refused atomic.Int32
+			for range 2 {
+				sends.Go(func() {
+					if r.Deliver(t.Context(), one())[0].Class() != spool.Success {
+						refused.Add(1)
+					}
+				})
 			}
-			want{"2", 250, "dot", ""}.check(t, r.Deliver(t.Context(), one())[0])
-			if n := server.Connections(); n != 1 {
-				t.Errorf("%+v: %d connections, want 1", tt.rule, n)
+			sends.Wait()
+			if n := server.Connections(); n != 1 || refused.Load() != 1 {
+				t.Errorf("%+v: %d connections, %d refusals, want 1 and 1", tt.rule, n, refused.Load())
 			}
-			if tt.clear {
+			switch {
+			case tt.clear:
 				said(t, server, "^RSET$")
-			} else {
+			case len(offer) == 0: // else it may have gone ahead of the refusal
 				never(t, server, "^RSET$")
+			}
+			server.SetRules(relaytest.Rule{At: "dot", Reply: "451 4.3.0 busy"})
+			r.Deliver(t.Context(), one())
+			server.SetRules()
+			before := server.Connections()
+			want{"2", 250, "dot", ""}.check(t, r.Deliver(t.Context(), one())[0])
+			if n := server.Connections(); n != before+1 {
+				t.Errorf("%+v: %d connections more after a refusal, want 1", tt.rule, n-before)
 			}
 		}
 	}

@@ -165,7 +165,7 @@ func (s *session) heard(e expectation, a answer) bool {
 	case stepMail:
 		t.mailed = true
 		if a.code/100 != 2 {
-			t.refused = true
+			t.refused, t.soured = true, true
 			t.settle(t.to, s.judgeMail(stepMail, a))
 		}
 		s.giveUp(t)
@@ -181,7 +181,7 @@ func (s *session) heard(e expectation, a answer) bool {
 		}
 		if !t.refused {
 			t.settle(t.accepted, s.judgeMail(stepData, a))
-			t.accepted, t.refused = nil, true
+			t.accepted, t.refused, t.soured = nil, true, true
 		}
 		s.finish(t, false)
 	case stepDot:
@@ -212,6 +212,7 @@ func (s *session) heardRCPT(t *transaction, a answer) {
 		t.again = append(t.again, refusedRecipient{at, temporary(reply)})
 	default:
 		t.settle([]int{at}, reply)
+		t.soured = true
 	}
 }
 
@@ -225,6 +226,7 @@ func (s *session) heardDot(t *transaction, a answer) bool {
 	}
 	reply := s.judgeMail(stepDot, a)
 	reply.Notifies = reply.Class() == spool.Success && s.ext.has("DSN")
+	t.soured = t.soured || reply.Class() != spool.Success
 	whom := t.accepted
 	if s.pool.peer.lmtp && a.code != 421 {
 		whom = whom[:1]
@@ -276,4 +278,7 @@ func (s *session) finish(t *transaction, well bool) {
 	if len(again) > 0 {
 		s.pool.put(&job{delivery: t.delivery, to: again}, false)
 	}
+	// A session that refused somebody is not kept: who comes again is to have a new
+	// one, perhaps with another server behind the name.
+	s.leaving = s.leaving || t.soured && len(s.flight) == 0 && len(s.pool.waiting) == 0
 }

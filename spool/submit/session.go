@@ -261,7 +261,8 @@ func (s *session) Rcpt(to string, o *smtp.RcptOptions) error {
 		r.Notify = append(r.Notify, string(n))
 	}
 	if o.OriginalRecipient != "" {
-		r.Original = string(o.OriginalRecipientType) + ";" + o.OriginalRecipient
+		// The library has made it upper case; nobody writes it so.
+		r.Original = strings.ToLower(string(o.OriginalRecipientType)) + ";" + o.OriginalRecipient
 	}
 	tx.msg.UTF8 = tx.msg.UTF8 || a.UTF8()
 	tx.msg.Recipients = append(tx.msg.Recipients, r)

@@ -170,7 +170,7 @@ func TestStdioWithoutARunnerLeavesADropFile(t *testing.T) {
 	m := list[0]
 	rcpt := m.Recipients[0]
 	if m.Return != "HDRS" || m.EnvelopeID != "q+1" || strings.Join(rcpt.Notify, ",") != "SUCCESS,DELAY" ||
-		rcpt.Original != "RFC822;o+o@y.test" || m.Recipients[1].Notify != nil {
+		rcpt.Original != "rfc822;o+o@y.test" || m.Recipients[1].Notify != nil {
 		t.Errorf("DSN parameters: %+v", m)
 	}
 	if !strings.HasSuffix(r.content(m), content[13:]) {
