@@ -83,10 +83,10 @@ func TestMailGoesAsDomainsDemand(t *testing.T) {
 	b.log.await(t, "msg=policy", "domain=testing.test", "in testing")
 	// And who asks hears it.
 	for address, want := range map[string]string{
-		"box@dane.test": "DANE", "box@useless.test": "DANE, nothing verified", "box@sts.test": "MTA-STS", "box@testing.test": "opportunistic, MTA-STS testing",
-		"box@verified.test": "opportunistic", "box@strange.test": "mx-sts.test is not a mail exchanger that the MTA-STS policy",
+		"box@dane.test": "TLS: DANE", "box@useless.test": "TLS: DANE, nothing verified", "box@sts.test": "TLS: MTA-STS", "box@testing.test": "TLS: opportunistic, MTA-STS testing",
+		"box@verified.test": "TLS: opportunistic", "box@strange.test": "mx-sts.test is not a mail exchanger that the MTA-STS policy",
 	} {
-		if got := b.postino("route", address); !strings.HasPrefix(got, address+": mx "+address[4:]+" (TLS: "+want) {
+		if got := b.postino("route", address); !strings.HasPrefix(got, address+": mx "+address[4:]+" ("+want) {
 			t.Errorf("route: %s, want %s", got, want)
 		}
 	}

@@ -22,12 +22,12 @@ type route struct {
 	hop       string
 	transport Transport
 	success   spool.Status
-	keep      bool                                            // content stays readable when the message is finished
-	limit     func() int                                      // attempts at a time
-	close     func()                                          // may be nil
-	forget    func()                                          // makes hosts that were down worth a try; may be nil
-	refresh   func(context.Context)                           // fetches policies again before they are needed; may be nil
-	demands   func(ctx context.Context, domain string) string // of TLS, in words; may be nil
+	keep      bool                                                           // content stays readable when the message is finished
+	limit     func() int                                                     // attempts at a time
+	close     func()                                                         // may be nil
+	forget    func()                                                         // makes hosts that were down worth a try; may be nil
+	refresh   func(context.Context)                                          // fetches policies again before they are needed; may be nil
+	demands   func(ctx context.Context, domain string) (tls, problem string) // in words; may be nil
 	// byDomain: each domain of recipients is a next hop of its own.
 	byDomain bool
 	// unsigned: what goes into a mailbox of this machine needs no signature.

@@ -121,9 +121,9 @@ func (r *Runner) Retry() {
 type Destination struct {
 	Address address.Address
 	Hop     string // as attempts and logs name it
-	// TLS is what connections to mail exchangers must come to, in words; empty for all
-	// other hops.
-	TLS string
+	// TLS is what connections to mail exchangers must come to, Problem why nothing can be
+	// sent to any, in words; both are empty for all other hops.
+	TLS, Problem string
 }
 
 // demandTime is how long Route looks for what a domain demands of TLS.
@@ -139,7 +139,7 @@ func (r *Runner) Route(ctx context.Context, a address.Address) []Destination {
 	defer cancel()
 	for i, d := range list {
 		if to, hop := p.route(address.Address{}, d.Address); hop == d.Hop && to.demands != nil {
-			list[i].TLS = to.demands(ctx, d.Address.Domain)
+			list[i].TLS, list[i].Problem = to.demands(ctx, d.Address.Domain)
 		}
 	}
 	return list

@@ -52,8 +52,11 @@ func runRoute(ctx context.Context, a *app, o options, operands []string) error {
 
 func printRoute(w io.Writer, r control.Route, asJSON bool) error {
 	text := r.Address + ": " + r.Hop
-	if r.TLS != "" {
+	switch {
+	case r.TLS != "":
 		text += " (TLS: " + r.TLS + ")"
+	case r.Problem != "":
+		text += " (" + r.Problem + ")"
 	}
 	line := []byte(spool.CleanText(text) + "\n")
 	if asJSON {
@@ -93,7 +96,7 @@ func (a *app) ownRoutes(ctx context.Context, to address.Address, yield func(cont
 	}
 	defer own.Close()
 	for _, d := range own.Route(ctx, to) {
-		if !yield(control.Route{Address: d.Address.String(), Hop: d.Hop, TLS: d.TLS}, nil) {
+		if !yield(control.Route{Address: d.Address.String(), Hop: d.Hop, TLS: d.TLS, Problem: d.Problem}, nil) {
 			return
 		}
 	}

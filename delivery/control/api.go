@@ -107,8 +107,10 @@ type Alert struct {
 type Route struct {
 	Address string `json:"address"` // completed
 	Hop     string `json:"hop"`
-	// TLS is what connections to mail exchangers must come to, in words.
-	TLS string `json:"tls,omitempty"`
+	// TLS is what connections to mail exchangers must come to, Problem why nothing can be
+	// sent to any, in words.
+	TLS     string `json:"tls,omitempty"`
+	Problem string `json:"problem,omitempty"`
 }
 
 // Access is what an asker may see. The zero value is root's own mail alone.

@@ -56,7 +56,7 @@ func (s *Server) route(w http.ResponseWriter, r *request) error {
 	}
 	return stream(w, func(yield func(Route, error) bool) {
 		for _, d := range s.o.Runner.Route(r.Context(), a) {
-			if !yield(Route{Address: d.Address.String(), Hop: d.Hop, TLS: d.TLS}, nil) {
+			if !yield(Route{Address: d.Address.String(), Hop: d.Hop, TLS: d.TLS, Problem: d.Problem}, nil) {
 				return
 			}
 		}

@@ -146,14 +146,15 @@ func (x *MX) peer(t target, plaintext bool) *peer {
 // Refresh fetches policies of domains again that are not fresh any more.
 func (x *MX) Refresh(ctx context.Context) { x.policies.Refresh(ctx, x.resolver) }
 
-// Demands says in words what TLS with the exchangers of a domain must come to now.
-func (x *MX) Demands(ctx context.Context, domain string) string {
+// Demands says in words what TLS with the exchangers of a domain must come to now, or
+// why nothing can be sent to any of them.
+func (x *MX) Demands(ctx context.Context, domain string) (tls, problem string) {
 	list, why := x.targets(ctx, domain, wish{})
 	switch {
 	case ctx.Err() != nil:
-		return "not found out in time"
+		return "", "its mail exchangers could not be found out in time"
 	case len(list) == 0:
-		return why.Text
+		return "", why.Text
 	}
 	var words []string
 	for _, t := range list {
@@ -174,7 +175,7 @@ func (x *MX) Demands(ctx context.Context, domain string) string {
 		}
 	}
 	slices.Sort(words)
-	return strings.Join(words, "; ")
+	return strings.Join(words, "; "), ""
 }
 
 // Forget makes hosts that were down worth a try again: the operator says so.
