@@ -205,7 +205,7 @@ func variableValue(path toml.Key, text string) (any, error) {
 	}
 	var v struct{ V any }
 	if _, err := toml.Decode("v = "+strings.ReplaceAll(text, "\n", " "), &v); err != nil {
-		return nil, fmt.Errorf("%s: not a value as in TOML", path)
+		return nil, fmt.Errorf("%s: not a value as in TOML: write it as behind the = of the file", path)
 	}
 	return v.V, nil
 }

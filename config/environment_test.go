@@ -121,7 +121,7 @@ func TestVariableHoldsBeforeTheFile(t *testing.T) {
 		{[]string{"POSTINO_RELAY_PORT=smtp"}, "POSTINO_RELAY_PORT: relay.port: want a whole number from 0 to 65535"},
 		{[]string{"POSTINO_RELAY_TLS=yes"}, `POSTINO_RELAY_TLS: relay.tls: "yes" is not a TLS policy: write "starttls", "implicit", "opportunistic" or "none"`},
 		{[]string{"POSTINO_RELAY_TLS=none"}, `POSTINO_RELAY_TLS: relay.tls: "none" with credentials: never credentials in plaintext: write "starttls" or "implicit"`},
-		{[]string{"POSTINO_RELAY_HOST=[geheim"}, "POSTINO_RELAY_HOST: relay.host: not a value as in TOML"},
+		{[]string{"POSTINO_RELAY_HOST=[geheim"}, "POSTINO_RELAY_HOST: relay.host: not a value as in TOML: write it as behind the = of the file"},
 		{[]string{"POSTINO_RELAY_PASSWORD=ge\nheim"}, "POSTINO_RELAY_PASSWORD: relay.password: a control character in it: remove it"},
 		{[]string{"POSTINO_RELAY_PASSWORD=\xff"}, "POSTINO_RELAY_PASSWORD: not UTF-8"},
 	} {

@@ -3,6 +3,7 @@ package config
 import (
 	"fmt"
 	"os"
+	"slices"
 	"strings"
 	"testing"
 )
@@ -69,5 +70,27 @@ host = "x.mail.protection.outlook.com"
 	}
 	if r := c.Routes[0].Relay; r.Port != 25 || r.Host[0] != "x.mail.protection.outlook.com" || r.Auth != AuthNone {
 		t.Errorf("route: %v", r)
+	}
+}
+
+// What to click is told for each provider that can be chosen.
+func TestEachProviderHasItsPlaceInTheManual(t *testing.T) {
+	page, err := os.ReadFile("../man/postino-providers.7")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var names []string
+	for line := range strings.Lines(string(page)) {
+		if item, found := strings.CutPrefix(line, ".It "); found {
+			names = append(names, strings.Fields(strings.ReplaceAll(item, ",", ""))...)
+		}
+	}
+	for _, p := range Providers() {
+		if !slices.Contains(names, p.Name) {
+			t.Errorf("%s is not in postino-providers(7)", p.Name)
+		}
+		if p.Host == "" && p.HostForm == "" || p.Login == "" {
+			t.Errorf("%+v: no host or no login", p)
+		}
 	}
 }
