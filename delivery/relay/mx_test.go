@@ -303,6 +303,22 @@ func TestHostsAreForgotten(t *testing.T) {
 	}
 }
 
+// Names and demands that lead to one address have sessions of their own, and who makes
+// up many of them has no more for it.
+func TestKindsOfSessionsAreBounded(t *testing.T) {
+	t.Parallel()
+	x := newExchange(t)
+	h := x.host(target{addr: netip.MustParseAddr("127.12.0.1")})
+	defer x.leave(h)
+	used := h.line(x.MX, target{name: "used.test"})
+	for i := range 100 {
+		h.hang(h.line(x.MX, target{name: fmt.Sprintf("mx%d.test", i), demand: demand{by: "DANE"}}))
+	}
+	if again := h.line(x.MX, target{name: "used.test"}); len(h.lines) > maxLines || again != used {
+		t.Errorf("%d kinds of sessions, want %d at most, and those in use kept: %v", len(h.lines), maxLines, again == used)
+	}
+}
+
 // A next hop that has DSN reports success itself; of any other that is ours to do.
 func TestWhoReportsSuccessIsSaid(t *testing.T) {
 	t.Parallel()
