@@ -161,6 +161,7 @@ func (r *reader) checkRelay(table string, relay *Relay) {
 	if c := relay.Credential; c == "." || c == ".." || strings.Contains(c, "/") {
 		r.failAt(keys{table + "credential"}, "%s is not the name of a credential: write what stands before the colon in LoadCredential=", quote(c))
 	}
+	r.checkOAuth(table+"oauth.", &relay.OAuth, relay.Preset)
 	r.checkCredentials(table, relay)
 }
 
@@ -219,10 +220,14 @@ func (r *reader) checkCredentials(table string, relay *Relay) {
 	}
 	if len(sources) == 0 {
 		r.failAt(keys{table + "password_file", table + "username", table + "auth"},
-			"missing: AUTH needs a password besides the user name: write it, or password_command, credential or password%s", loginHint(relay))
+			"missing: AUTH needs a password besides the user name: write it, or password_command, credential or password%s%s", tokenHint(relay), loginHint(relay))
+	}
+	if relay.OAuth.IsSet() && explicit && relay.Auth != AuthXOAUTH2 && relay.Auth != AuthOAuthBearer {
+		r.failAt(keys{table + "auth", table + "oauth"}, `%q takes no access token: write "xoauth2" or "oauthbearer", or leave it out`, relay.Auth)
 	}
 	unsafe := relay.TLS == NoTLS || relay.TLS == Opportunistic
-	if unsafe && slices.ContainsFunc(relay.Host, func(h string) bool { return !isLoopback(h) }) {
+	far := relay.Proxy != Proxy{} // who looks up what localhost is
+	if unsafe && (far || slices.ContainsFunc(relay.Host, func(h string) bool { return !isLoopback(h) })) {
 		r.failAt(keys{table + "tls"}, `%q with credentials: never credentials in plaintext: write "starttls" or "implicit"`, relay.TLS)
 	}
 }
@@ -233,6 +238,14 @@ func loginHint(relay *Relay) string {
 		return ""
 	}
 	return fmt.Sprintf(" (%s: %s)", relay.Preset, relay.Preset.hint("login"))
+}
+
+// tokenHint says what is meant by a password where it is an access token.
+func tokenHint(relay *Relay) string {
+	if relay.Auth == AuthXOAUTH2 || relay.Auth == AuthOAuthBearer {
+		return "; an access token is fetched by [relay.oauth]"
+	}
+	return ""
 }
 
 func firstCredential(table string, relay *Relay) string {

@@ -82,7 +82,8 @@ type Relay struct {
 	// CertFile and KeyFile are our certificate, PEM; both or neither are set.
 	CertFile, KeyFile string
 	Auth              AuthMethod
-	// Username, and at most one of the four sources of its password; see Secret.
+	// Username, and at most one of the four sources of its password, see Secret, or
+	// OAuth.
 	Username        string
 	Password        Secret
 	PasswordFile    string
@@ -95,6 +96,10 @@ type Relay struct {
 	Rate Rate
 	// SourceAddress is the IP address to connect from; empty leaves it to the system.
 	SourceAddress string
+	// Proxy is connected through; the host's name is looked up there.
+	Proxy Proxy
+	// OAuth is where an access token is from, instead of a password.
+	OAuth OAuth
 }
 
 // Hosts are names or IP addresses, in the order to try them.

@@ -87,7 +87,7 @@ func syntaxError(name, src string, err error) error {
 	if after, ok := strings.CutPrefix(message, "Key "); ok {
 		message = "key " + after
 	}
-	if strings.HasSuffix(parse.LastKey, "password") {
+	if strings.HasSuffix(parse.LastKey, "password") || strings.HasSuffix(parse.LastKey, "proxy") {
 		message = "not a TOML value: write the password in quotes"
 	}
 	if parse.LastKey != "" {

@@ -88,8 +88,10 @@ func TestFullFileSetsEveryKey(t *testing.T) {
 		},
 		Routes: []Route{
 			{Recipients: []string{"@partner.example", "bob@x.example"}, Senders: []string{"*"}, Relay: &Relay{
-				Host: Hosts{"smtp.partner.example"}, Port: 587, TLS: Opportunistic, TLSMin: tls.VersionTLS12, Auth: AuthAuto,
-				MaxConnections: 4, MessagesPerConnection: 100,
+				Host: Hosts{"smtp.partner.example"}, Port: 587, TLS: StartTLS, TLSMin: tls.VersionTLS12, Auth: AuthOAuthBearer,
+				MaxConnections: 4, MessagesPerConnection: 100, Username: "web1@partner.example", Proxy: Proxy{Address: "proxy.example.com:1080"},
+				OAuth: OAuth{Microsoft, "https://login.partner.example/token", "https://login.partner.example/device", "https://login.partner.example/auth",
+					"partner.example", "postino", "/etc/postino/client_secret", FlowClient, "mail send"},
 			}},
 			{Senders: []string{"@shop.example"}, Transport: Transport{Kind: ViaLMTP, Path: "/run/lmtp"}},
 		},

@@ -38,7 +38,7 @@ func TestEveryPresetMakesARelay(t *testing.T) {
 		if values["login"] == nil || !strings.Contains(string(manual), ".It "+name+"\n") {
 			t.Errorf("%s: no login, or not in postino.toml(5)", name)
 		}
-		known := map[string]bool{"host_form": true, "host_like": true, "login": true, "spf": true}
+		known := map[string]bool{"host_form": true, "host_like": true, "login": true, "spf": true, "oauth": true}
 		for _, s := range defaultRelay().settings("") {
 			known[s.key] = true
 		}

@@ -61,6 +61,7 @@ func (r *Relay) passwordSources() []string {
 		{"password_file", r.PasswordFile != ""},
 		{"password_command", len(r.PasswordCommand) > 0},
 		{"credential", r.Credential != ""},
+		{"oauth", r.OAuth.IsSet()},
 	} {
 		if source.set {
 			keys = append(keys, source.key)

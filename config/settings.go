@@ -95,7 +95,7 @@ func (r *Route) settings(table string) []setting {
 
 // settings are those of a relay, in the table of that name.
 func (r *Relay) settings(table string) []setting {
-	return []setting{
+	list := []setting{
 		{key: table + "preset", dst: &r.Preset},
 		{key: table + "host", dst: &r.Host},
 		{key: table + "port", dst: &r.Port, max: 65535},
@@ -115,13 +115,14 @@ func (r *Relay) settings(table string) []setting {
 		{key: table + "messages_per_connection", dst: &r.MessagesPerConnection, min: 1, max: 10000},
 		{key: table + "rate", dst: &r.Rate},
 		{key: table + "source_address", dst: &r.SourceAddress},
+		{key: table + "proxy", dst: &r.Proxy},
 	}
+	return append(list, r.OAuth.settings(table+"oauth.")...)
 }
 
 // later are the keys and tables whose meaning is settled and which this version
 // lacks. They are refused like a slip, but told apart from one.
 var later = []string{
-	"relay.proxy", "relay.oauth",
 	"aliases.programs", "aliases.run_as",
 }
 

@@ -158,10 +158,14 @@ func printable(s string) string {
 
 // tableHeader is the line above a table, or above one in a list of tables.
 func tableHeader(table string) string {
-	if list, _, in := strings.Cut(table, "."); in {
-		return "\n[[" + list + "]]\n"
+	list, rest, in := strings.Cut(table, ".")
+	if !in || !isList(list) {
+		return "\n[" + table + "]\n"
 	}
-	return "\n[" + table + "]\n"
+	if _, below, in := strings.Cut(rest, "."); in {
+		return "\n[" + list + "." + below + "]\n"
+	}
+	return "\n[[" + list + "]]\n"
 }
 
 // plain is v as something that TOML has: a number, a list of texts, a table or a text.

@@ -11,6 +11,7 @@ import (
 
 	"postino/config"
 	"postino/delivery/local"
+	"postino/delivery/oauth"
 	"postino/delivery/relay"
 	"postino/delivery/tlspolicy"
 	"postino/spool"
@@ -54,6 +55,7 @@ const localAttempts = 4
 type plan struct {
 	config  *config.Config
 	sts     *tlspolicy.Store // outlives the plan
+	tokens  *oauth.Store     // likewise
 	routes  []*route         // those of config.Routes, in their order
 	rest    *route           // where everything else goes
 	here    *route           // where mail for this machine goes; nil: as all other
@@ -65,8 +67,8 @@ type plan struct {
 }
 
 // newPlan makes the routes of a configuration. Nothing is connected yet.
-func newPlan(c *config.Config, sts *tlspolicy.Store) (*plan, error) {
-	p := &plan{config: c, sts: sts, aliases: &aliasFile{path: c.Aliases.File}, keys: &keyring{keys: c.DKIM}}
+func newPlan(c *config.Config, sts *tlspolicy.Store, tokens *oauth.Store) (*plan, error) {
+	p := &plan{config: c, sts: sts, tokens: tokens, aliases: &aliasFile{path: c.Aliases.File}, keys: &keyring{keys: c.DKIM}}
 	if c.Mode == config.Capture {
 		p.rest = serverless("capture", capture{}, spool.Delivered)
 		p.rest.keep = true
@@ -130,7 +132,7 @@ func (p *plan) newRoute(r *config.Route) (*route, error) {
 }
 
 func (p *plan) smarthost(c *config.Relay) (*route, error) {
-	r, err := relay.New(c, p.config.Timeouts, p.config.Hostname)
+	r, err := relay.New(c, p.config.Timeouts, p.config.Hostname, p.tokens)
 	if err != nil {
 		return nil, err
 	}

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"postino/config"
+	"postino/delivery/oauth"
 	"postino/delivery/tlspolicy"
 	"postino/spool"
 	"postino/spool/address"
@@ -40,6 +41,7 @@ type Runner struct {
 	gates    gates
 	breakers breakers // they outlive a plan
 	policies *tlspolicy.Store
+	tokens   *oauth.Store
 	alive    chan struct{} // unbuffered: who sends is met by the loop of Run
 
 	notices notices
@@ -55,15 +57,18 @@ type Runner struct {
 
 // New returns a Runner with that configuration.
 func New(c *config.Config, log *slog.Logger) (*Runner, error) {
-	r := &Runner{log: log, queue: newQueue(), policies: new(tlspolicy.Store), alive: make(chan struct{}), tooMuch: make(chan struct{}, 1), breakers: breakers{log: log}}
+	r := &Runner{log: log, queue: newQueue(), policies: new(tlspolicy.Store), tokens: oauth.New(""), alive: make(chan struct{}), tooMuch: make(chan struct{}, 1), breakers: breakers{log: log}}
 	r.policies.Warn = func(domain string, err error) { log.Warn("policy", "domain", domain, "err", err) }
+	r.tokens.Warn = func(username string, err error) {
+		log.Warn("access token not refreshed", "username", username, "err", err)
+	}
 	return r, r.SetConfig(c)
 }
 
 // SetConfig has later attempts use another configuration, and makes deferred mail
 // due: it may be what was wrong. The error means that the one in use stays.
 func (r *Runner) SetConfig(c *config.Config) error {
-	p, err := newPlan(c, r.policies)
+	p, err := newPlan(c, r.policies, r.tokens)
 	if err != nil {
 		return err
 	}
@@ -181,12 +186,14 @@ func (r *Runner) Run(ctx context.Context, s *spool.Spool) error {
 	if err := r.policies.Open(filepath.Join(s.Dir(), policyDir)); err != nil {
 		r.log.Error("policies not readable", "err", err)
 	}
+	r.tokens.Open(filepath.Join(s.Dir(), oauth.Dir))
 	// What goes on beside the attempts ends with them, a fenced spool included.
 	beside, end := context.WithCancel(ctx)
 	defer end()
 	var background sync.WaitGroup
 	background.Go(func() { r.trim(beside, s) })
 	background.Go(func() { r.refresh(beside) })
+	background.Go(func() { r.tokens.Keep(beside, r.accounts) })
 	finished := make(chan job)
 	running, heavy := 0, 0
 	timer := time.NewTimer(0)
@@ -287,6 +294,13 @@ func (r *Runner) refresh(ctx context.Context) {
 		case <-tick.C:
 		}
 	}
+}
+
+// accounts are the relays that access tokens are fetched for.
+func (r *Runner) accounts() []*config.Relay {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.plan.config.Accounts()
 }
 
 // trim keeps history and submission IDs within their limits.

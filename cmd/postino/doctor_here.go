@@ -17,6 +17,7 @@ import (
 
 	"postino/config"
 	"postino/delivery/control"
+	"postino/delivery/oauth"
 	"postino/delivery/relay"
 	"postino/spool"
 )
@@ -223,7 +224,7 @@ func (d *doctor) relays() []exam {
 
 // relay goes as far with a smarthost as mail would.
 func (d *doctor) relay(ctx context.Context, of relayOf) []finding {
-	r, err := relay.New(of.relay, d.config.Timeouts, d.config.Hostname)
+	r, err := relay.New(of.relay, d.config.Timeouts, d.config.Hostname, oauth.New(filepath.Join(d.app.spool, oauth.Dir)))
 	if err != nil {
 		return []finding{{of.name, failing, err.Error(), ""}}
 	}

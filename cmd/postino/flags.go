@@ -27,6 +27,7 @@ type options struct {
 	secrets                        string // a directory
 	queue                          bool   // of another program
 	setup                          setup
+	account                        string // the user name at a relay
 }
 
 // flags defines flags that belong together. The usage of a flag is what help says
@@ -72,6 +73,10 @@ func flagUser(fs *flag.FlagSet, o *options) {
 		o.user = &uid
 		return err
 	})
+}
+
+func flagAccount(fs *flag.FlagSet, o *options) {
+	fs.Func("account", "`NAME` of the account, where there are several: relay.username", text(&o.account))
 }
 
 func flagKind(fs *flag.FlagSet, o *options) {

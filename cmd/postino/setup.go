@@ -187,7 +187,7 @@ func (a *app) trySetup(ctx context.Context, q *questions, c *config.Config, pass
 	if try.PasswordFile != "" {
 		try.PasswordFile, try.Password = "", password
 	}
-	r, err := relay.New(&try, c.Timeouts, hostname())
+	r, err := relay.New(&try, c.Timeouts, hostname(), nil)
 	if err != nil {
 		return err
 	}

@@ -15,6 +15,7 @@ import (
 	"github.com/emersion/go-sasl"
 
 	"postino/config"
+	"postino/delivery/oauth"
 	"postino/spool"
 )
 
@@ -23,7 +24,13 @@ import (
 const maxCommand = 512
 
 // login is who we are to the relay.
-type login struct{ username, password string }
+type login struct {
+	username, password string
+	// token: the password is an access token. renew, if set, fetches another one when
+	// the relay does not take it.
+	token bool
+	renew func(context.Context) (*login, *refusal)
+}
 
 // credentials fetches what the configuration names; nil without a refusal means
 // that none is configured. Errors of the source are the operator's to mend.
@@ -33,6 +40,9 @@ func (r *Relay) credentials(ctx context.Context) (*login, *refusal) {
 	}
 	if !r.config.Credentials() {
 		return nil, nil
+	}
+	if r.config.OAuth.IsSet() {
+		return r.bearer(ctx, "")
 	}
 	refuse := func(text string) (*login, *refusal) {
 		return nil, &refusal{Reply: remote{}.local("AUTH", "4.7.8", text), final: true}
@@ -48,17 +58,45 @@ func (r *Relay) credentials(ctx context.Context) (*login, *refusal) {
 	case strings.ContainsRune(r.config.Username+secret.Reveal(), 0):
 		return refuse("user name or password holds a NUL")
 	}
-	return &login{r.config.Username, secret.Reveal()}, nil
+	return &login{username: r.config.Username, password: secret.Reveal()}, nil
+}
+
+// bearer is a login with an access token, other than refused. That there is none is the
+// operator's to mend, or the provider is out of reach.
+func (r *Relay) bearer(ctx context.Context, refused config.Secret) (*login, *refusal) {
+	if r.tokens == nil {
+		return nil, &refusal{Reply: remote{}.local("AUTH", "4.7.8", "there is no place for access tokens"), final: true}
+	}
+	fetch := r.tokens.Token
+	if refused != "" {
+		fetch = func(ctx context.Context, c *config.Relay) (config.Secret, error) {
+			return r.tokens.Renew(ctx, c, refused)
+		}
+	}
+	token, err := fetch(ctx, r.config)
+	if err != nil {
+		status := "4.4.1"
+		if oauth.Lasting(err) {
+			status = "4.7.8"
+		}
+		return nil, &refusal{Reply: remote{}.local("AUTH", status, err.Error()), final: true}
+	}
+	l := &login{username: r.config.Username, password: token.Reveal(), token: true}
+	if refused == "" {
+		l.renew = func(ctx context.Context) (*login, *refusal) { return r.bearer(ctx, token) }
+	}
+	return l, nil
 }
 
 // authenticate says who we are by the first mechanism of wanted that the remote
 // offers, and by the next one if it declines the mechanism. It never goes on
 // without: an offer may have been taken away to make us.
 func (s *session) authenticate(method config.AuthMethod, l *login) *refusal {
-	if s.tls == "" && !loopback(s.w.socket.RemoteAddr()) {
+	proxied := s.pool.peer.proxy != config.Proxy{} // whose address is the remote one
+	if s.tls == "" && (proxied || !loopback(s.w.socket.RemoteAddr())) {
 		return &refusal{Reply: s.local("AUTH", "4.7.11", `credentials are sent under TLS only: set relay.tls = "starttls" or "implicit"`), final: true}
 	}
-	wanted := mechanisms(method)
+	wanted := mechanisms(method, l.token)
 	offered := s.ext.mechanisms()
 	var reply spool.Reply
 	for _, name := range wanted {

@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"postino/config"
+	"postino/delivery/socks"
 	"postino/spool"
 )
 
@@ -35,6 +36,7 @@ type peer struct {
 	certFile, keyFile string
 	pin               config.Pin // of the server's public key; empty is none
 	source            string     // the IP address to connect from; empty is any
+	proxy             config.Proxy
 
 	// login fetches the credentials for each connection, by method; nil, or a nil
 	// login, goes without.
@@ -53,7 +55,7 @@ func (r *Relay) peer(at int) *peer {
 	return &peer{
 		network: "tcp", address: net.JoinHostPort(host, strconv.Itoa(r.config.Port)), host: host,
 		policy: r.config.TLS, tlsMin: r.config.TLSMin, caFile: r.config.CAFile,
-		certFile: r.config.CertFile, keyFile: r.config.KeyFile, pin: r.config.TLSPin, source: r.config.SourceAddress,
+		certFile: r.config.CertFile, keyFile: r.config.KeyFile, pin: r.config.TLSPin, source: r.config.SourceAddress, proxy: r.config.Proxy,
 		login: r.credentials, method: r.config.Auth, hello: r.hostname, time: r.timeouts,
 	}
 }
@@ -62,11 +64,15 @@ func (r *Relay) peer(at int) *peer {
 func (p *peer) connect(ctx context.Context) (net.Conn, *refusal) {
 	dial := p.dial
 	if dial == nil {
-		dialer := net.Dialer{Timeout: time.Duration(p.time.Connect)}
+		dialer := &net.Dialer{Timeout: time.Duration(p.time.Connect)}
 		if p.source != "" {
 			dialer.LocalAddr = &net.TCPAddr{IP: net.ParseIP(p.source)}
 		}
-		dial = func(ctx context.Context) (net.Conn, error) { return dialer.DialContext(ctx, p.network, p.address) }
+		dial = func(ctx context.Context) (net.Conn, error) {
+			ctx, cancel := context.WithTimeout(ctx, dialer.Timeout) // of what a proxy is told too
+			defer cancel()
+			return socks.Dialer(p.proxy.Address, p.proxy.Username, p.proxy.Password.Reveal(), dialer).DialContext(ctx, p.network, p.address)
+		}
 	}
 	socket, err := dial(ctx)
 	if err != nil {
@@ -78,6 +84,9 @@ func (p *peer) connect(ctx context.Context) (net.Conn, *refusal) {
 // where is the address as people read it, with the name that led to it if that is
 // another.
 func (p *peer) where() string {
+	if p.proxy != (config.Proxy{}) {
+		return p.address + " by the proxy " + p.proxy.Address
+	}
 	ip, port, err := net.SplitHostPort(p.address)
 	if p.network != "tcp" || err != nil || ip == p.host {
 		return p.address
@@ -126,7 +135,10 @@ func (p *peer) pinned(state tls.ConnectionState) error {
 // remoteName is the remote as a Reply names it: "name[address]:port".
 func (p *peer) remoteName(addr net.Addr) string {
 	ip, port, err := net.SplitHostPort(addr.String())
-	if err != nil {
+	switch {
+	case p.proxy != (config.Proxy{}):
+		return p.address // the other end is the proxy's
+	case err != nil:
 		return p.host
 	}
 	return fmt.Sprintf("%s[%s]:%s", p.host, ip, port)

@@ -21,6 +21,7 @@ import (
 	"strconv"
 
 	"postino/config"
+	"postino/delivery/oauth"
 	"postino/spool"
 )
 
@@ -30,6 +31,7 @@ type Relay struct {
 	config   *config.Relay
 	timeouts config.Timeouts
 	hostname string
+	tokens   *oauth.Store
 	pools    []*pool // one for each host
 	faults   []config.Fault
 }
@@ -37,8 +39,9 @@ type Relay struct {
 // New returns a Relay for c, which names at least one host. hostname is what it
 // calls itself in EHLO; without a dot in it, the address of its end of each
 // connection stands in. Nothing is read or connected yet: a missing ca_file or
-// password defers mail until it is there.
-func New(c *config.Relay, t config.Timeouts, hostname string) (*Relay, error) {
+// password defers mail until it is there. tokens is asked for access tokens where c
+// wants such, and may be nil otherwise.
+func New(c *config.Relay, t config.Timeouts, hostname string, tokens *oauth.Store) (*Relay, error) {
 	if len(c.Host) == 0 {
 		return nil, errors.New("relay.host is empty: name the host that takes our mail")
 	}
@@ -49,7 +52,7 @@ func New(c *config.Relay, t config.Timeouts, hostname string) (*Relay, error) {
 			return nil, fmt.Errorf("timeouts.%s is not a positive duration", name)
 		}
 	}
-	r := &Relay{config: c, timeouts: t, hostname: hostname, faults: c.Faults()}
+	r := &Relay{config: c, timeouts: t, hostname: hostname, tokens: tokens, faults: c.Faults()}
 	for at := range c.Host {
 		r.pools = append(r.pools, newPool(r.peer(at), c.MaxConnections, c.MessagesPerConnection, c.Rate))
 	}

@@ -47,7 +47,7 @@ func hasty() config.Timeouts {
 
 func newRelay(t *testing.T, c *config.Relay, timeouts config.Timeouts) *Relay {
 	t.Helper()
-	r, err := New(c, timeouts, "client.test")
+	r, err := New(c, timeouts, "client.test", nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -350,14 +350,14 @@ func TestUnreachable(t *testing.T) {
 }
 
 func TestHop(t *testing.T) {
-	r, err := New(&config.Relay{Host: config.Hosts{"smtp.example.net"}, Port: 587}, patient(), "h.test")
+	r, err := New(&config.Relay{Host: config.Hosts{"smtp.example.net"}, Port: 587}, patient(), "h.test", nil)
 	if err != nil || r.Hop() != "relay smtp.example.net:587" {
 		t.Errorf("Hop of %+v, %v", r, err)
 	}
-	if _, err := New(&config.Relay{}, patient(), "h.test"); err == nil {
+	if _, err := New(&config.Relay{}, patient(), "h.test", nil); err == nil {
 		t.Error("New without a host succeeds")
 	}
-	if _, err := New(&config.Relay{Host: config.Hosts{"h"}}, config.Timeouts{}, "h.test"); err == nil {
+	if _, err := New(&config.Relay{Host: config.Hosts{"h"}}, config.Timeouts{}, "h.test", nil); err == nil {
 		t.Error("New without timeouts succeeds")
 	}
 }

@@ -40,8 +40,11 @@ var errForged = errors.New("the server did not prove that it knows the password 
 
 // mechanisms are what method, auto when it is empty, allows, the strongest first. An access token is no
 // password, so that auto never takes one for the other.
-func mechanisms(method config.AuthMethod) []string {
+func mechanisms(method config.AuthMethod, token bool) []string {
 	if method == config.AuthAuto || method == "" {
+		if token {
+			return []string{xoauth2, sasl.OAuthBearer}
+		}
 		return []string{scramSHA256, cramMD5, sasl.Plain, sasl.Login}
 	}
 	return []string{strings.ToUpper(string(method))}

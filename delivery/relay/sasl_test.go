@@ -80,7 +80,7 @@ func authCommands(server *relaytest.Server) string {
 
 // The dialogues are those printed in the standards.
 func TestMechanismsSayWhatTheirStandardsSay(t *testing.T) {
-	scram := &scramClient{login: login{"user", "pencil"}, nonce: "rOprNGfwEbeRWgbNEkqO"} // RFC 7677 §3
+	scram := &scramClient{login: login{username: "user", password: "pencil"}, nonce: "rOprNGfwEbeRWgbNEkqO"} // RFC 7677 §3
 	_, initial, _ := scram.Start()
 	final, err := scram.Next([]byte("r=rOprNGfwEbeRWgbNEkqO%hvYDpWUa2RaTCAfuxFIlj)hNlF$k0,s=W22ZaJ0SNY7soEsUEjb6gQ==,i=4096"))
 	if err != nil || string(initial) != "n,,n=user,r=rOprNGfwEbeRWgbNEkqO" ||
@@ -96,11 +96,11 @@ func TestMechanismsSayWhatTheirStandardsSay(t *testing.T) {
 			t.Errorf("SCRAM, challenge %d: %v; want an end after the error", at, err)
 		}
 	}
-	cram := &cramClient{login: login{"tim", "tanstaaftanstaaf"}} // RFC 2195 §2
+	cram := &cramClient{login: login{username: "tim", password: "tanstaaftanstaaf"}} // RFC 2195 §2
 	if got, err := cram.Next([]byte("<1896.697170952@postoffice.reston.mci.net>")); err != nil || string(got) != "tim b913a602c7eda7a495b4e6e7334d3890" {
 		t.Errorf("CRAM-MD5: %s, %v", got, err)
 	}
-	l := login{"user@example.com", "vF9dft4qmTc2Nvb3RlckBhbHRhdmlzdGEuY29tCg=="} // RFC 7628 §4.1
+	l := login{username: "user@example.com", password: "vF9dft4qmTc2Nvb3RlckBhbHRhdmlzdGEuY29tCg=="} // RFC 7628 §4.1
 	_, initial, _ = l.mechanism("OAUTHBEARER", "server.example.com:143").Start()
 	if string(initial) != "n,a=user@example.com,\x01host=server.example.com\x01port=143\x01auth=Bearer vF9dft4qmTc2Nvb3RlckBhbHRhdmlzdGEuY29tCg==\x01\x01" {
 		t.Errorf("OAUTHBEARER: %q", initial)
@@ -109,7 +109,7 @@ func TestMechanismsSayWhatTheirStandardsSay(t *testing.T) {
 
 // Whatever a server quotes of a dialogue, no answer of ours gets into a Reply.
 func TestNoAnswerInReplies(t *testing.T) {
-	l := login{"u", password}
+	l := login{username: "u", password: password}
 	_, token, _ := l.mechanism(xoauth2, "").Start()
 	secret := encode(token)
 	server := relaytest.New(t, relaytest.Options{TLS: relaytest.Implicit, Users: map[string]string{"u": password}, Rules: []relaytest.Rule{

@@ -79,6 +79,24 @@ func (s *session) open(ctx context.Context) *refusal {
 			return refused
 		}
 	}
+	refused = s.try(ctx, t, who)
+	// An access token may have been taken back before its end: another one, once.
+	if refused != nil && refused.Code == codeNotTaken && who != nil && who.renew != nil {
+		if who, again := who.renew(ctx); again == nil {
+			return s.try(ctx, t, who)
+		} else if again.Status == refused.Status {
+			return again // says what to do
+		}
+	}
+	return refused
+}
+
+// codeNotTaken is the reply to credentials that are not taken (RFC 4954 §6).
+const codeNotTaken = 535
+
+// try is open with what it takes.
+func (s *session) try(ctx context.Context, t *tls.Config, who *login) *refusal {
+	p := s.pool.peer
 	socket, refused := p.connect(ctx)
 	if refused != nil {
 		return refused

@@ -105,7 +105,7 @@ func TestEHLOName(t *testing.T) {
 		"localhost": "[127.0.0.1]", "a.test\r\nRSET": "[127.0.0.1]", "192.0.2.1": "[127.0.0.1]",
 	} {
 		server := relaytest.New(t, relaytest.Options{TLS: relaytest.StartTLS})
-		r, err := New(settings(server, withTLS(config.StartTLS)), patient(), name)
+		r, err := New(settings(server, withTLS(config.StartTLS)), patient(), name, nil)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -203,7 +203,7 @@ func (w wiretap) Write(p []byte) (int, error) { return w.sent.Write(p) }
 func TestNoCredentialsInPlaintext(t *testing.T) {
 	conn := wiretap{speech{strings.NewReader("235 fine\r\n")}, &strings.Builder{}}
 	s := &session{w: newWire(conn, conn), ext: extensions{"AUTH": "PLAIN LOGIN"}, pool: newPool(&peer{time: patient()}, 1, 1, config.Rate{})}
-	refused := s.authenticate(config.AuthAuto, &login{"u", password})
+	refused := s.authenticate(config.AuthAuto, &login{username: "u", password: password})
 	if refused == nil || conn.sent.Len() != 0 {
 		t.Fatalf("got %v after sending %q, want a refusal and nothing sent", refused, conn.sent)
 	}

@@ -131,7 +131,7 @@ func (c *conn) bearer(initial string) (user string, good, ok bool) {
 		user = strings.TrimSuffix(strings.TrimPrefix(fields[0], "n,a="), ",")
 	}
 	for _, f := range fields {
-		if token, is := strings.CutPrefix(f, "auth=Bearer "); is && c.password(user, token) {
+		if token, is := strings.CutPrefix(f, "auth=Bearer "); is && c.token(user, token) {
 			return user, true, true
 		}
 	}
@@ -140,6 +140,13 @@ func (c *conn) bearer(initial string) (user string, good, ok bool) {
 		return "", false, false
 	}
 	return user, false, ok
+}
+
+func (c *conn) token(user, token string) bool {
+	if takes := c.server.options.Bearer; takes != nil {
+		return takes(token)
+	}
+	return c.password(user, token)
 }
 
 func mac(h func() hash.Hash, key []byte, message string) []byte {

@@ -91,7 +91,9 @@ type Options struct {
 	Extensions []string
 	// Users are the passwords by user name; with any, MAIL wants AUTH first.
 	Users map[string]string
-	Rules []Rule
+	// Bearer says which access tokens are good; without it, those of Users are.
+	Bearer func(token string) bool
+	Rules  []Rule
 	// LMTP has the end of a message answered once for each recipient.
 	LMTP bool
 	// Listen is the address to listen on, on this machine's loopback; empty means
