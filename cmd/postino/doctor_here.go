@@ -266,5 +266,5 @@ func (d *doctor) otherPorts(ctx context.Context, r *config.Relay, at int) string
 			return fmt.Sprintf("port %d answers: port = %d", port, port)
 		}
 	}
-	return "neither do 587, 465 and 2525: is there a firewall, or a slip in the name?"
+	return "nothing answers at 587, 465 or 2525 either: is there a firewall, or a slip in the name?"
 }

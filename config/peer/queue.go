@@ -42,7 +42,7 @@ func (in *Import) Queue(name, dir string) ([]Waiting, []error, error) {
 	case "nullmailer":
 		list, bad, err = nullmailerQueue(first(dir, filepath.Join(in.Root, "/var/spool/nullmailer")))
 	case "dma":
-		list, bad, err = dmaQueue(first(dir, filepath.Join(in.Root, "/var/spool/dma")))
+		list, bad, err = dmaQueue(first(dir, in.dmaSpool()))
 	case "postfix":
 		list, bad, err = postfixQueue(dir)
 	default:
@@ -170,6 +170,17 @@ func removeDurably(path string) error {
 		return err
 	}
 	return errors.Join(d.Sync(), d.Close())
+}
+
+// dmaSpool is SPOOLDIR of dma.conf.
+func (in *Import) dmaSpool() string {
+	text, _ := in.read("/etc/dma/dma.conf") // there need not be one
+	for line := range strings.SplitSeq(text, "\n") {
+		if name, value := cutSpace(strings.TrimSpace(line)); name == "SPOOLDIR" && value != "" {
+			return filepath.Join(in.Root, value)
+		}
+	}
+	return filepath.Join(in.Root, "/var/spool/dma")
 }
 
 // dmaQueue reads pairs of files: Q with the envelope of one recipient, M with the

@@ -192,6 +192,16 @@ func TestDamagedQueueFilesAreTold(t *testing.T) {
 	if list, bad, err := new(Import).Queue("dma", dir); err != nil || len(list) != 2 || len(bad) != 2 {
 		t.Errorf("%d taken, %v, %v", len(list), bad, err)
 	}
+	root := t.TempDir()
+	if err := errors.Join(os.MkdirAll(filepath.Join(root, "etc/dma"), 0o755), os.MkdirAll(filepath.Join(root, "srv/mail"), 0o755),
+		os.WriteFile(filepath.Join(root, "etc/dma/dma.conf"), []byte("#SPOOLDIR /var/spool/dma\nSPOOLDIR /srv/mail\n"), 0o644),
+		os.Rename(filepath.Join(dir, "Q6.55b3906268f0"), filepath.Join(root, "srv/mail/Q6.55b3906268f0")),
+		os.Rename(filepath.Join(dir, "M6.55b3906268f0"), filepath.Join(root, "srv/mail/M6.55b3906268f0"))); err != nil {
+		t.Fatal(err)
+	}
+	if list, _, err := (&Import{Root: root}).Queue("dma", ""); err != nil || len(list) != 1 {
+		t.Errorf("where SPOOLDIR says: %d, %v", len(list), err)
+	}
 	if _, _, err := new(Import).Queue("msmtp", ""); err == nil {
 		t.Error("msmtp has no queue")
 	}

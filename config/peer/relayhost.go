@@ -93,6 +93,9 @@ func (p *postfix) nexthop(tableName, nexthop, sender, from string) {
 	}
 	s := smarthost{hosts: []string{host}, port: port, from: from, login: "smtp_sasl_password_maps"}
 	s.user, s.password = p.login(nexthop, sender)
+	if s.user == "" && p.yes("smtp_sasl_auth_enable") {
+		p.d.note("smtp_sasl_password_maps: no login for %s was found: if there is one, write username and password_file", nexthop)
+	}
 	s.tls = p.level(s.user)
 	if s.user != "" && s.password == "" {
 		p.d.note("smtp_sasl_password_maps: %s has no password", nexthop)
