@@ -42,6 +42,14 @@ func (w *world) wrong(words []string) string {
 		return w.wrongReport(rest)
 	case w.servers[words[0]] != nil || w.story.given.hosts[words[0]] != nil:
 		return w.wrongAtHost(words[0], rest)
+	case words[0] == "log":
+		if w.log.count(rest...) == 0 {
+			return "the log does not say so"
+		}
+	case words[0] == "unlogged":
+		if w.log.count(rest...) > 0 {
+			return "the log says so"
+		}
 	case words[0] == "took":
 		least, _ := time.ParseDuration(rest[0])
 		if took := time.Since(w.begun); took < least {

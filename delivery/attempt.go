@@ -284,6 +284,9 @@ func (r *Runner) report(m *spool.Message, a *spool.Attempt) {
 		if o.Reply.Host != "" {
 			log = log.With("host", o.Reply.Host)
 		}
+		if o.Reply.Unannounced {
+			log = log.With("eightbit", "unannounced")
+		}
 		log = log.With("age", a.At.Add(a.Took).Sub(m.Arrived).Round(time.Millisecond))
 		if o.Status == spool.Deferred {
 			log = log.With("next", o.Next.UTC().Format(time.RFC3339))

@@ -25,6 +25,9 @@ type Reply struct {
 	TLS string `json:"tls,omitempty"`
 	// Notifies says that the next hop took over to report success (RFC 3461 §5.2.1).
 	Notifies bool `json:"notifies,omitempty"`
+	// Unannounced says that the remote took 8-bit content without offering 8BITMIME
+	// (RFC 6152): what it made of it nobody knows.
+	Unannounced bool `json:"unannounced,omitempty"`
 	// Maybe says that the connection ended after the end of the content and before
 	// the answer to it: the remote may have taken the message (RFC 1047).
 	Maybe bool `json:"maybe_delivered,omitempty"`

@@ -79,12 +79,18 @@ func (x *MX) Deliver(ctx context.Context, b *spool.Batch) []spool.Reply {
 		replies[at] = reply
 	}
 	sessions := 0
-	for _, t := range list {
+	for i, t := range list {
 		if len(to) == 0 || sessions == maxSessions || ctx.Err() != nil {
 			break
 		}
+		before := slices.Clone(replies)
 		if x.try(ctx, t, b, replies, to) {
 			sessions++
+		}
+		for _, at := range to {
+			if i > 0 {
+				replies[at] = hopeful(before[at], replies[at])
+			}
 		}
 		to = slices.DeleteFunc(slices.Clone(to), func(at int) bool { return !elsewhere(replies[at]) })
 	}

@@ -176,3 +176,57 @@ func lmtp(t *testing.T, server *relaytest.Server) *pool {
 	t.Cleanup(p.close)
 	return p
 }
+
+// One answer too many amid a stream of messages is not taken for the next one due: no
+// message counts as taken for the yes to somebody's RCPT. Who is left without an answer
+// is deferred, and in doubt if the content went out; the connection is not used again,
+// and BDAT neither.
+func TestSurplusAnswerShiftsNothing(t *testing.T) {
+	for name, offer := range offers {
+		for _, at := range []string{"MAIL", "RCPT", "dot"} {
+			t.Run(name+" "+at, func(t *testing.T) {
+				t.Parallel()
+				again := map[string]string{"MAIL": "250 2.1.0 ok", "RCPT": "250 2.1.5 ok", "dot": "250 2.0.0 Ok: queued as Q1"}[at]
+				server := relaytest.New(t, relaytest.Options{Extensions: offer, Rules: []relaytest.Rule{
+					{At: at, N: 6, Conn: 1, Raw: again + "\r\n" + again},
+					{At: "dot", N: 6, Conn: 1, Reply: "451 4.3.0 out of disk"}, // what would be hidden by the shift
+					{At: "dot", N: 7, Conn: 1, Reply: "451 4.3.0 out of disk"},
+				}})
+				r := newRelay(t, settings(server, single), patient())
+				replies := make([]spool.Reply, 30)
+				var sends sync.WaitGroup
+				for i := range replies {
+					sends.Go(func() { replies[i] = r.Deliver(t.Context(), batch(hello, fmt.Sprintf("a%d@x.test", i)))[0] })
+				}
+				sends.Wait()
+				took := map[string]int{}
+				for _, m := range server.Messages() {
+					took[m.To[0]]++
+				}
+				for i, reply := range replies {
+					n := took[fmt.Sprintf("a%d@x.test", i)]
+					if reply.Class() == spool.Success && n != 1 || reply.Class() == spool.Permanent || n > 1 || n == 1 && reply.Class() != spool.Success && !reply.Maybe {
+						t.Errorf("%d: taken %d times, reply %+v", i, n, reply)
+					}
+				}
+				server.SetRules()
+				want{"2", 250, "dot", ""}.check(t, r.Deliver(t.Context(), one())[0])
+				if n := server.Connections(); n < 2 {
+					t.Error("the connection is used on")
+				}
+			})
+		}
+	}
+}
+
+// A server whose answers are all the same gets content by DATA, whatever it offers.
+func TestEqualAnswersGetNoChunks(t *testing.T) {
+	server := relaytest.New(t, relaytest.Options{Extensions: offers["CHUNKING"], Rules: []relaytest.Rule{
+		{At: "MAIL", Reply: "250 ok"}, {At: "RCPT", Reply: "250 ok"}, {At: "dot", Reply: "250 ok"},
+	}})
+	r := newRelay(t, settings(server, single), patient())
+	for range 3 {
+		want{"2", 250, "dot", ""}.check(t, r.Deliver(t.Context(), one())[0])
+	}
+	never(t, server, "^BDAT")
+}

@@ -145,7 +145,12 @@ func (s *session) take(a answer) {
 	case e.step == stepReset && class != 2:
 		s.fail(fault{err: errUnasked})
 		return
+	case s.chunked && s.words.mistaken(e.step, a):
+		s.pool.confused = true
+		s.fail(fault{errMisplaced, &a})
+		return
 	}
+	s.words.learn(e.step, a)
 	if !s.heard(e, a) { // another one is due to the same command
 		s.arm()
 		return
@@ -176,7 +181,6 @@ func (s *session) heard(e expectation, a answer) bool {
 		s.giveUp(t)
 	case stepData:
 		if t.goAhead = a.code/100 == 3; t.goAhead {
-			s.counts = true
 			return true
 		}
 		if !t.refused {
@@ -226,6 +230,7 @@ func (s *session) heardDot(t *transaction, a answer) bool {
 	}
 	reply := s.judgeMail(stepDot, a)
 	reply.Notifies = reply.Class() == spool.Success && s.ext.has("DSN")
+	reply.Unannounced = reply.Class() == spool.Success && t.Message.EightBit && !s.ext.has("8BITMIME")
 	t.soured = t.soured || reply.Class() != spool.Success
 	whom := t.accepted
 	if s.pool.peer.lmtp && a.code != 421 {

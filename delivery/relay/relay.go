@@ -18,6 +18,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"slices"
 	"strconv"
 
 	"postino/config"
@@ -64,10 +65,16 @@ func (r *Relay) Hop() string {
 	return "relay " + net.JoinHostPort(r.config.Host[0], strconv.Itoa(r.config.Port))
 }
 
-// Room is how many messages Deliver can have under way now, at least 1: what its
-// connections carry at a time. It follows what the relay bears. More calls wait
-// inside, in the order they came.
-func (r *Relay) Room() int { return r.pools[0].room() }
+// Room is how many messages Deliver can have under way now, at least 1: what the
+// connections to that host carry at a time which carries most. It follows what the
+// hosts bear. More calls wait inside, in the order they came.
+func (r *Relay) Room() int {
+	most := 1
+	for _, p := range r.pools {
+		most = max(most, p.room())
+	}
+	return most
+}
 
 // Deliver sends b's message to its recipients and returns a Reply for each entry
 // of b.Recipients, in that order. Many calls share the connections, of which there
@@ -83,7 +90,12 @@ func (r *Relay) Deliver(ctx context.Context, b *spool.Batch) []spool.Reply {
 		if len(to) == 0 {
 			break
 		}
-		to = p.deliver(ctx, b, replies, to)
+		before := slices.Clone(replies)
+		elsewhere := p.deliver(ctx, b, replies, to)
+		for _, at := range elsewhere {
+			replies[at] = hopeful(before[at], replies[at])
+		}
+		to = elsewhere
 	}
 	if ctx.Err() != nil {
 		return replies // it was us who ended it
@@ -92,6 +104,15 @@ func (r *Relay) Deliver(ctx context.Context, b *spool.Batch) []spool.Reply {
 		replies[i] = blame(r.faults, replies[i])
 	}
 	return replies
+}
+
+// hopeful is what is known of a recipient after two hosts could not do it: what one
+// cannot do for good, such as a message of that size, the other may when it is back.
+func hopeful(before, now spool.Reply) spool.Reply {
+	if before.Status != "" && before.Class() == spool.Temporary && now.Class() == spool.Permanent && now.Code == 0 {
+		return before
+	}
+	return now
 }
 
 // valid settles the recipients whose address, or whose sender's, cannot be written

@@ -40,7 +40,8 @@ type session struct {
 	most     int            // transactions it is good for
 	rcptMax  int            // recipients that the remote takes in one transaction
 	unclean  bool           // RSET must come before the next MAIL
-	counts   bool           // a 354 has come to DATA, and to nothing else
+	words    words          // by which its answers can be told apart
+	chunked  bool           // content was sent by BDAT
 	leaving  bool           // nothing more is to be begun: QUIT
 	// listening: the writer waits for a job, and nobody has woken it yet.
 	listening bool

@@ -244,12 +244,15 @@ func (s *session) send(j *job) {
 	}
 }
 
-// chunks reports whether t goes by BDAT. A reply to it looks like one to MAIL or
-// RCPT, so that the remote must have shown that it counts: by a 354 in its place.
+// chunks reports whether t goes by BDAT. A yes to it has the class of one to MAIL or
+// RCPT, where DATA has a 354 of its own: so the remote must answer in words of which
+// it can be seen that it did not answer once too often.
 func (s *session) chunks(t *transaction) bool {
 	s.pool.mu.Lock()
 	defer s.pool.mu.Unlock()
-	return s.counts && s.ext.has("CHUNKING") && t.content.ReadCloser == nil && !s.pool.peer.lmtp
+	chunks := s.words.differ() && !s.pool.confused && s.ext.has("CHUNKING") && t.content.ReadCloser == nil && !s.pool.peer.lmtp
+	s.chunked = s.chunked || chunks
+	return chunks
 }
 
 // bdat sends the content in one chunk.
