@@ -175,7 +175,11 @@ func (x *MX) dane(ctx context.Context, o *owner, host string, addrs dns.Answer[n
 			d.proof, d.anybody = "", true
 			return d, spool.Reply{}
 		}
-		d.names = append(append([]string{base}, bases...), o.names...)
+		d.names = []string{base}
+		if tlspolicy.Named(d.records) {
+			// Otherwise domains with the same exchanger share its sessions.
+			d.names = append(append(d.names, bases...), o.names...)
+		}
 		return d, spool.Reply{}
 	}
 	return demand{}, spool.Reply{}

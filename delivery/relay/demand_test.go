@@ -146,6 +146,22 @@ func TestDemandsAreOfTheirDomainAlone(t *testing.T) {
 	}
 }
 
+// Domains that demand the same of one exchanger share its sessions.
+func TestDomainsShareSessions(t *testing.T) {
+	t.Parallel()
+	x := newExchange(t, relaytest.Options{TLS: relaytest.StartTLS})
+	x.dns.Validate()
+	x.one(dnstest.Zone{"y.test. MX": {"y.test. 0 MX 10 mx1.test."}, "z.test. MX": {"z.test. 0 MX 10 mx1.test."}, x.tlsaName() + " TLSA": {x.keyOf(x.mx[0])}})
+	for _, to := range []string{"a@x.test", "a@y.test", "a@z.test"} {
+		if got := x.send(to)[0]; got.TLS != "TLS1.3 dane" {
+			t.Errorf("%+v", got)
+		}
+	}
+	if n := x.mx[0].Connections(); n != 1 {
+		t.Errorf("%d connections, want 1", n)
+	}
+}
+
 // kept is a store of policies that has one for x.test.
 func kept(t *testing.T, policy string) *tlspolicy.Store {
 	t.Helper()

@@ -9,6 +9,7 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 
@@ -90,6 +91,12 @@ func Verify(records []dns.TLSA, names []string, chain []*x509.Certificate, now t
 		return nil
 	}
 	return problem
+}
+
+// Named reports whether names matter to any of these records, which they do where one
+// names an authority (RFC 7672 §3.2.2).
+func Named(records []dns.TLSA) bool {
+	return slices.ContainsFunc(records, func(r dns.TLSA) bool { return r.Usage == usageTA })
 }
 
 // matches reports whether a record is of a certificate (RFC 6698 §2.1).
