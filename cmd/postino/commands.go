@@ -75,6 +75,7 @@ func commands() []command {
 			[]flags{flagJSON}, runSpoolSalvage},
 		{"spool compact", "", "make the spool file as small as what is in it", "postino spool compact", []flags{flagJSON}, runSpoolCompact},
 		{"mailq", "", "print the queue as mailq(1) does", "postino mailq", nil, runQueue},
+		{"completion", "SHELL", "print the completions for bash, zsh or fish", "postino completion bash", nil, runCompletion},
 		{"version", "", "print the version", "postino version", []flags{flagJSON}, runVersion},
 		{"help", "[COMMAND]", "explain a command", "postino help trace", nil, runHelp},
 	}
