@@ -269,12 +269,23 @@ install_programs() {
 	put "$binaries/postino" "$lib/postino" 0755
 	put "$binaries/sendmail" "$lib/sendmail" 0755
 	put_link ../lib/postino/postino "$prefix/bin/postino"
+	install_completion bash "$prefix/share/bash-completion/completions/postino"
+	install_completion zsh "$prefix/share/zsh/site-functions/_postino"
+	install_completion fish "$prefix/share/fish/vendor_completions.d/postino.fish"
 	for page in man/*.[158]; do
 		put "$page" "$prefix/share/man/man${page##*.}/${page#man/}" 0644
 	done
 	for page in man/*.7 man/*.md README.md LICENSE; do
 		put "$page" "$prefix/share/doc/postino/${page#man/}" 0644
 	done
+}
+
+# install_completion makes what a shell wants to know. POSTINO_NATIVE is a postino that
+# runs here, where the one to install is another machine's.
+install_completion() {
+	[ -n "$work" ] || make_room
+	"${POSTINO_NATIVE:-$binaries/postino}" completion "$1" >"$work/completion"
+	put "$work/completion" "$2" 0644
 }
 
 # install_user makes the user who runs postino and owns the spool.
@@ -333,6 +344,7 @@ install_service() {
 		for unit in postino.socket postino.service postino-mailbox.socket postino-mailbox@.service; do
 			put_text "$unit" "$system/systemd/system/$unit" 0644
 		done
+		put_text user/postino.service "$system/systemd/user/postino.service" 0644
 		put_text postino.sysusers "$system/sysusers.d/postino.conf" 0644
 		put_text postino.tmpfiles "$system/tmpfiles.d/postino.conf" 0644
 		;;

@@ -1,0 +1,52 @@
+#!/bin/sh
+# Makes packages of what install.sh installs, in the directory that is named: deb, rpm
+# and apk, and their checksums. The same source, VERSION and SOURCE_DATE_EPOCH make the
+# same files, bit by bit. GOARCH names the machine they are for.
+set -eu
+out=$(mkdir -p "${1:?usage: config/system/package.sh DIR}" && cd "$1" && pwd)
+cd "$(dirname "$0")/../.."
+umask 022
+
+# Without git there is no time of the source: then both variables are wanted.
+: "${SOURCE_DATE_EPOCH:=$(git log -1 --format=%ct)}"
+: "${VERSION:=0.0.$(date -u -d "@$SOURCE_DATE_EPOCH" +%Y%m%d%H%M)}"
+arch=${GOARCH:-$(go env GOARCH)}
+export SOURCE_DATE_EPOCH
+time=$(date -u -d "@$SOURCE_DATE_EPOCH" +%Y-%m-%dT%H:%M:%SZ)
+
+stage=$(mktemp -d)
+trap 'rm -rf "$stage"' EXIT
+build() { # ARCH DIR
+	CGO_ENABLED=0 GOFLAGS=-buildvcs=false GOARCH=$1 go build -trimpath -ldflags "-s -w -buildid= -X main.version=$VERSION" \
+		-o "$2/" ./cmd/sendmail ./cmd/postino
+}
+build "$arch" "$stage/bin"
+native=$stage/bin
+if [ "$arch" != "$(go env GOHOSTARCH)" ]; then
+	native=$stage/native
+	build "$(go env GOHOSTARCH)" "$native"
+fi
+POSTINO_NATIVE=$native/postino ./install.sh --root "$stage/postino" --prefix /usr --binaries "$stage/bin" --without-mta >/dev/null
+# What others have under the same name belongs to the package that takes their place.
+for page in man8/sendmail.8 man1/mailq.1; do
+	mkdir -p "$stage/pages/${page%/*}"
+	mv "$stage/postino/usr/share/man/$page" "$stage/pages/$page"
+done
+rmdir "$stage/postino/usr/share/man/man1"
+cp LICENSE "$stage/postino/usr/share/doc/postino/copyright"
+cp -r config/system/package config/system/postino.openrc "$stage"
+mv "$stage/postino.openrc" "$stage/package"
+find "$stage/postino" "$stage/pages" "$stage/package" -exec touch -h -d "@$SOURCE_DATE_EPOCH" {} +
+
+for package in postino postino-mta; do
+	for format in deb rpm apk; do
+		long=s
+		[ "$format" != apk ] || long='/@LONG@/d; s' # apk has one line for a description
+		sed "$long|@LONG@||; s|@ARCH@|$arch|g; s|@VERSION@|$VERSION|g; s|@STAGE@|$stage|g; s|@TIME@|$time|g" \
+			"config/system/package/$package.yaml" >"$stage/nfpm.yaml"
+		${NFPM:-go tool -modfile=.ci/tools.mod nfpm} package --config "$stage/nfpm.yaml" --packager "$format" --target "$out" >/dev/null
+	done
+done
+cd "$out"
+sha256sum ./*.deb ./*.rpm ./*.apk >SHA256SUMS
+ls
