@@ -74,10 +74,13 @@ func TestTheWords(t *testing.T) {
 	expired := busy().Expired(120 * time.Hour)
 	operator, null := report(Failed, noSuchUser()), report(Failed, noSuchUser())
 	operator.To = address.Address{Local: "ops", Domain: "example.org"}
+	listed := report(Failed, spool.Reply{Code: 554, Status: "5.7.1", Host: "mx1.example.net[192.0.2.1]", Command: "greeting", Text: "192.0.2.77 is on our block list"})
+	listed.To = operator.To
 	null.To, null.Message.Sender = operator.To, address.Address{}
 	for name, r := range map[string]*Report{
 		"operator":  operator,
 		"null":      null,
+		"listed":    listed,
 		"failed":    report(Failed, noSuchUser()),
 		"several":   report(Failed, noSuchUser(), expired, spool.Reply{Status: "5.1.2", Text: "example.net: no such domain", Command: "dns"}),
 		"delayed":   report(Delayed, busy(), unreachable()),

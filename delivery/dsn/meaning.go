@@ -10,14 +10,19 @@ import (
 
 // Reading is a refusal in the words of a person: what it means, and what whoever sent
 // the mail can do about it. Neither has a full stop.
-type Reading struct{ Means, Do string }
+type Reading struct {
+	Means, Do string
+	// Ours: it is about how mail is sent from here, and whoever runs that can look.
+	Ours bool
+}
 
 // Read reads a reply that is no success. What a server writes says more than its
 // status: many give 5.7.1 to everything, and some give 5.4.1 to an unknown user.
 func Read(reply spool.Reply) Reading {
 	if said, expired := lastSaid(reply); expired {
-		return Reading{"It could not be delivered in the time it had. At last: " + lowerFirst(Read(said).Means),
-			"Send it again when that is over, or reach the recipient in another way"}
+		last := Read(said)
+		return Reading{"It could not be delivered in the time it had. At last: " + lowerFirst(last.Means),
+			"Send it again when that is over, or reach the recipient in another way", last.Ours}
 	}
 	_, detail, _ := strings.Cut(reply.Status, ".")
 	temporary := reply.Class() != spool.Permanent
@@ -71,9 +76,9 @@ type trouble struct{ means, later, do string }
 
 func (t trouble) reading(temporary bool) Reading {
 	if !temporary {
-		return Reading{t.means, t.do}
+		return Reading{t.means, t.do, t.do == doPostmaster}
 	}
-	return Reading{cmp.Or(t.later, strings.Replace(t.means, "was refused", "was refused for now", 1)), t.do}
+	return Reading{cmp.Or(t.later, strings.Replace(t.means, "was refused", "was refused for now", 1)), t.do, t.do == doPostmaster}
 }
 
 const (

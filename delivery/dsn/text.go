@@ -33,12 +33,23 @@ func (r *Report) text(full bool) string {
 	say("%s\r\n", wrap(0, r.closing()))
 	say("%s", r.provenance(full))
 	if r.forOperator() {
-		say("%s", wrap(0, fmt.Sprintf(`On %s "postino trace %s" tells its whole life, and "postino retry %s" sends it again while it is kept.`,
-			r.Hostname, r.Message.ID, r.Message.ID)))
+		say("%s", wrap(0, r.hints()))
 	} else {
 		say("For help write to postmaster@%s and quote %s.", r.Domain, r.Message.ID)
 	}
 	return b.String()
+}
+
+// hints are for whoever runs the mail of this machine.
+func (r *Report) hints() string {
+	text := fmt.Sprintf(`On %s "postino trace %s" tells its whole life, and "postino retry %s" sends it again while it is kept.`,
+		r.Hostname, r.Message.ID, r.Message.ID)
+	for n := range r.Recipients {
+		if Read(r.recipient(n).Reply).Ours {
+			return text + ` "postino doctor" looks for what is wrong with how mail is sent from there.`
+		}
+	}
+	return text
 }
 
 // forOperator reports whether somebody else than the sender reads it.
