@@ -98,12 +98,14 @@ func (s *session) authenticate(method config.AuthMethod, l *login) *refusal {
 	}
 	wanted := mechanisms(method, l.token)
 	offered := s.ext.mechanisms()
+	bound := s.binding
+	bound.offered = slices.Contains(offered, scramPlus)
 	var reply spool.Reply
 	for _, name := range wanted {
-		if !slices.Contains(offered, name) {
+		if !slices.Contains(offered, name) || name == scramPlus && bound.kind == "" {
 			continue
 		}
-		a, err := s.exchange(l.mechanism(name, s.pool.peer.address), l.password)
+		a, err := s.exchange(l.mechanism(name, s.pool.peer.address, bound), l.password)
 		switch {
 		case errors.Is(err, errForged):
 			return &refusal{Reply: s.local("AUTH", "4.7.8", err.Error()), broken: true}

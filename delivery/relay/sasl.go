@@ -27,6 +27,7 @@ import (
 const (
 	cramMD5     = "CRAM-MD5"
 	scramSHA256 = "SCRAM-SHA-256"
+	scramPlus   = "SCRAM-SHA-256-PLUS"
 	xoauth2     = "XOAUTH2"
 )
 
@@ -45,14 +46,17 @@ func mechanisms(method config.AuthMethod, token bool) []string {
 		if token {
 			return []string{xoauth2, sasl.OAuthBearer}
 		}
-		return []string{scramSHA256, cramMD5, sasl.Plain, sasl.Login}
+		return []string{scramPlus, scramSHA256, cramMD5, sasl.Plain, sasl.Login}
+	}
+	if method == config.AuthSCRAM {
+		return []string{scramPlus, scramSHA256}
 	}
 	return []string{strings.ToUpper(string(method))}
 }
 
 // mechanism begins a dialogue by the mechanism of that name with the server at
-// address, which is "host:port".
-func (l *login) mechanism(name, address string) sasl.Client {
+// address, which is "host:port", over a connection with that binding.
+func (l *login) mechanism(name, address string, b binding) sasl.Client {
 	switch name {
 	case sasl.Login:
 		return &answers{name: name, list: []string{l.username, l.password}}
@@ -60,8 +64,8 @@ func (l *login) mechanism(name, address string) sasl.Client {
 		return &answers{name: name, initial: l.username, list: []string{""}} // no name is that of the certificate
 	case cramMD5:
 		return &cramClient{login: *l}
-	case scramSHA256:
-		return &scramClient{login: *l, nonce: rand.Text()}
+	case scramSHA256, scramPlus:
+		return &scramClient{login: *l, name: name, binding: b, nonce: rand.Text()}
 	case xoauth2:
 		return &answers{name: name, initial: "user=" + l.username + "\x01auth=Bearer " + l.password + "\x01\x01", list: []string{""}}
 	case sasl.OAuthBearer:
@@ -109,10 +113,12 @@ func (c *cramClient) Next(challenge []byte) ([]byte, error) {
 	return []byte(c.username + " " + hex.EncodeToString(digest)), nil
 }
 
-// scramClient is SCRAM-SHA-256 (RFC 5802, RFC 7677) without channel binding. The
-// password goes in as it is written: SASLprep changes nothing in ASCII.
+// scramClient is SCRAM-SHA-256 (RFC 5802, RFC 7677), or its variant with channel
+// binding. The password goes in as it is written: SASLprep changes nothing in ASCII.
 type scramClient struct {
 	login
+	name      string
+	binding   binding
 	nonce     string
 	signature []byte // what the server has to prove itself with; nil before its challenge
 	proved    bool
@@ -122,7 +128,7 @@ type scramClient struct {
 func (c *scramClient) bare() string { return "n=" + saslName(c.username) + ",r=" + c.nonce }
 
 func (c *scramClient) Start() (string, []byte, error) {
-	return scramSHA256, []byte("n,," + c.bare()), nil
+	return c.name, []byte(c.binding.header(c.name) + c.bare()), nil
 }
 
 func (c *scramClient) Next(challenge []byte) ([]byte, error) {
@@ -159,7 +165,7 @@ func (c *scramClient) prove(first string) ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
-	final := "c=biws,r=" + nonce // biws is "n,,"
+	final := "c=" + encode(c.binding.proof(c.name)) + ",r=" + nonce
 	message := c.bare() + "," + first + "," + final
 	c.signature = mac(sha256.New, mac(sha256.New, salted, "Server Key"), message)
 	key := mac(sha256.New, salted, "Client Key")

@@ -1,6 +1,9 @@
 package relay
 
 import (
+	"crypto/sha256"
+	"crypto/tls"
+	"encoding/base64"
 	"slices"
 	"strings"
 	"testing"
@@ -67,6 +70,52 @@ func TestAUTHMechanisms(t *testing.T) {
 	}
 }
 
+// Where the server has SCRAM-SHA-256-PLUS the login is bound to the connection, by what
+// its version of TLS has; who takes the offer away on the way gets no login.
+func TestSCRAMIsBoundToTheConnection(t *testing.T) {
+	good, bad := want{"2", 250, "dot", ""}, want{"4.7.8", 535, "AUTH", ""}
+	plus := "AUTH SCRAM-SHA-256 SCRAM-SHA-256-PLUS PLAIN"
+	for _, tt := range []struct {
+		name, offer string
+		version     uint16
+		plus        bool
+		want        want
+		said        string
+	}{
+		{"TLS 1.3", plus, tls.VersionTLS13, true, good, "p=tls-exporter"},
+		{"TLS 1.2", plus, tls.VersionTLS12, true, good, "p=tls-unique"},
+		{"not offered", "AUTH SCRAM-SHA-256", tls.VersionTLS13, false, good, "y"},
+		{"taken away", "AUTH SCRAM-SHA-256", tls.VersionTLS13, true, bad, "y"},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			server := relaytest.New(t, relaytest.Options{TLS: relaytest.Implicit, MaxTLS: tt.version, Plus: tt.plus,
+				Users: map[string]string{"u": password}, Extensions: []string{tt.offer}})
+			c := settings(server, withTLS(config.Implicit), withLogin, func(c *config.Relay) { c.Auth = config.AuthSCRAM })
+			tt.want.check(t, newRelay(t, c, patient()).Deliver(t.Context(), one())[0])
+			for _, line := range server.Commands() {
+				if words := strings.Fields(line); strings.HasPrefix(line, "AUTH ") {
+					initial, _ := base64.StdEncoding.DecodeString(words[len(words)-1])
+					if flag, _, _ := strings.Cut(string(initial), ","); flag != tt.said || (flag[0] == 'p') != (words[1] == scramPlus) {
+						t.Errorf("said %s %s, want %s", words[1], initial, tt.said)
+					}
+				}
+			}
+		})
+	}
+	// The certificate is what is left of TLS 1.2 without RFC 7627.
+	server := relaytest.New(t, relaytest.Options{TLS: relaytest.Implicit, Users: map[string]string{"u": password}, Extensions: []string{plus}})
+	conn, err := tls.Dial("tcp", server.Addr(), &tls.Config{InsecureSkipVerify: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	state := conn.ConnectionState()
+	state.Version = tls.VersionTLS12
+	if b := bindingOf(state); b.kind != "tls-server-end-point" || len(b.data) != sha256.Size {
+		t.Errorf("bound by %+v", b)
+	}
+}
+
 // authCommands are the mechanisms asked for, with a space behind each.
 func authCommands(server *relaytest.Server) string {
 	var said strings.Builder
@@ -80,7 +129,7 @@ func authCommands(server *relaytest.Server) string {
 
 // The dialogues are those printed in the standards.
 func TestMechanismsSayWhatTheirStandardsSay(t *testing.T) {
-	scram := &scramClient{login: login{username: "user", password: "pencil"}, nonce: "rOprNGfwEbeRWgbNEkqO"} // RFC 7677 §3
+	scram := &scramClient{name: scramSHA256, login: login{username: "user", password: "pencil"}, nonce: "rOprNGfwEbeRWgbNEkqO"} // RFC 7677 §3
 	_, initial, _ := scram.Start()
 	final, err := scram.Next([]byte("r=rOprNGfwEbeRWgbNEkqO%hvYDpWUa2RaTCAfuxFIlj)hNlF$k0,s=W22ZaJ0SNY7soEsUEjb6gQ==,i=4096"))
 	if err != nil || string(initial) != "n,,n=user,r=rOprNGfwEbeRWgbNEkqO" ||
@@ -101,7 +150,7 @@ func TestMechanismsSayWhatTheirStandardsSay(t *testing.T) {
 		t.Errorf("CRAM-MD5: %s, %v", got, err)
 	}
 	l := login{username: "user@example.com", password: "vF9dft4qmTc2Nvb3RlckBhbHRhdmlzdGEuY29tCg=="} // RFC 7628 §4.1
-	_, initial, _ = l.mechanism("OAUTHBEARER", "server.example.com:143").Start()
+	_, initial, _ = l.mechanism("OAUTHBEARER", "server.example.com:143", binding{}).Start()
 	if string(initial) != "n,a=user@example.com,\x01host=server.example.com\x01port=143\x01auth=Bearer vF9dft4qmTc2Nvb3RlckBhbHRhdmlzdGEuY29tCg==\x01\x01" {
 		t.Errorf("OAUTHBEARER: %q", initial)
 	}
@@ -110,7 +159,7 @@ func TestMechanismsSayWhatTheirStandardsSay(t *testing.T) {
 // Whatever a server quotes of a dialogue, no answer of ours gets into a Reply.
 func TestNoAnswerInReplies(t *testing.T) {
 	l := login{username: "u", password: password}
-	_, token, _ := l.mechanism(xoauth2, "").Start()
+	_, token, _ := l.mechanism(xoauth2, "", binding{}).Start()
 	secret := encode(token)
 	server := relaytest.New(t, relaytest.Options{TLS: relaytest.Implicit, Users: map[string]string{"u": password}, Rules: []relaytest.Rule{
 		{At: "EHLO", Reply: "250-r\n250 AUTH XOAUTH2"},

@@ -28,6 +28,8 @@ type session struct {
 	ext  extensions
 	name string // what we said in EHLO
 
+	binding binding // of the TLS that there is
+
 	changed *sync.Cond // of pool.mu: anything below has
 	// All below is guarded by pool.mu.
 	ready    bool           // open has come to its end
@@ -203,6 +205,7 @@ func (s *session) handshake(ctx context.Context, t *tls.Config) *refusal {
 	default:
 		s.tls += " unverified"
 	}
+	s.binding = bindingOf(state)
 	s.w = newWire(conn, s.w.socket)
 	return nil
 }

@@ -25,7 +25,7 @@ func (c *conn) auth(arg, line string) bool {
 	mechanism, initial, _ := strings.Cut(arg, " ")
 	mechanism = strings.ToUpper(mechanism)
 	dialogue := map[string]func(string) (user string, good, ok bool){
-		"PLAIN": c.plain, "LOGIN": c.login, "CRAM-MD5": c.cram, "SCRAM-SHA-256": c.scram,
+		"PLAIN": c.plain, "LOGIN": c.login, "CRAM-MD5": c.cram, "SCRAM-SHA-256": c.scram, "SCRAM-SHA-256-PLUS": c.scramPlus,
 		"XOAUTH2": c.bearer, "OAUTHBEARER": c.bearer, "EXTERNAL": c.external,
 	}[mechanism]
 	if dialogue == nil {
@@ -88,9 +88,41 @@ func (c *conn) cram(string) (user string, good, ok bool) {
 
 // scram is SCRAM-SHA-256 (RFC 5802).
 func (c *conn) scram(initial string) (user string, good, ok bool) {
-	bare, plain := strings.CutPrefix(initial, "n,,")
+	flag, bare, found := strings.Cut(initial, ",,")
+	if !found || flag != "n" && (flag != "y" || c.server.options.Plus) {
+		return "", false, true
+	}
+	return c.scramBound(bare, []byte(flag+",,"))
+}
+
+// scramPlus is SCRAM-SHA-256-PLUS, with the bindings of RFC 9266 and RFC 5929.
+func (c *conn) scramPlus(initial string) (user string, good, ok bool) {
+	flag, bare, found := strings.Cut(initial, ",,")
+	conn, isTLS := c.rw.(*tls.Conn)
+	if !found || !isTLS {
+		return "", false, true
+	}
+	state := conn.ConnectionState()
+	var data []byte
+	switch flag {
+	case "p=tls-exporter":
+		data, _ = state.ExportKeyingMaterial("EXPORTER-Channel-Binding", nil, 32) // nil is refused
+	case "p=tls-unique":
+		data = state.TLSUnique
+	case "p=tls-server-end-point":
+		sum := sha256.Sum256(c.server.config.Certificates[0].Certificate[0])
+		data = sum[:]
+	}
+	if data == nil {
+		return "", false, true
+	}
+	return c.scramBound(bare, append([]byte(flag+",,"), data...))
+}
+
+// scramBound goes on with a dialogue whose client has to show bound.
+func (c *conn) scramBound(bare string, bound []byte) (user string, good, ok bool) {
 	name, nonce, found := strings.Cut(strings.TrimPrefix(bare, "n="), ",r=")
-	if !plain || !found {
+	if !found {
 		return "", false, true
 	}
 	user = strings.NewReplacer("=2C", ",", "=3D", "=").Replace(name)
@@ -104,7 +136,7 @@ func (c *conn) scram(initial string) (user string, good, ok bool) {
 	}
 	final, proof, _ := strings.Cut(decode(response), ",p=")
 	salted, err := pbkdf2.Key(sha256.New, c.server.options.Users[user], salt, iterations, sha256.Size)
-	if err != nil || final != "c=biws,r="+nonce {
+	if err != nil || final != "c="+base64.StdEncoding.EncodeToString(bound)+",r="+nonce {
 		return "", false, true
 	}
 	message := bare + "," + first + "," + final

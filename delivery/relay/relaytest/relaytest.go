@@ -91,6 +91,9 @@ type Options struct {
 	Extensions []string
 	// Users are the passwords by user name; with any, MAIL wants AUTH first.
 	Users map[string]string
+	// Plus has SCRAM refuse who says that there is no channel binding here
+	// (RFC 5802 §6), whatever the offer was when it arrived.
+	Plus bool
 	// Bearer says which access tokens are good; without it, those of Users are.
 	Bearer func(token string) bool
 	Rules  []Rule
