@@ -341,7 +341,8 @@ install_mta() {
 install_service() {
 	case $service in
 	systemd)
-		for unit in postino.socket postino.service postino-mailbox.socket postino-mailbox@.service; do
+		for unit in postino.socket postino.service postino-mailbox.socket postino-mailbox@.service \
+			postino-program.socket postino-program@.service; do
 			put_text "$unit" "$system/systemd/system/$unit" 0644
 		done
 		put_text user/postino.service "$system/systemd/user/postino.service" 0644

@@ -17,7 +17,13 @@ import (
 // manager does, and returns the socket. What they say is in the log of the box.
 func (b *box) helper() string {
 	b.t.Helper()
-	path := filepath.Join(b.dir, "mailbox.sock")
+	return b.service("mailbox.sock", 0, "mailbox", "serve")
+}
+
+// service is helper for any command of postino, run by any user.
+func (b *box) service(name string, uid int, args ...string) string {
+	b.t.Helper()
+	path := filepath.Join(b.dir, name)
 	l, err := net.Listen("unix", path)
 	if err == nil {
 		err = os.Chmod(path, 0o777) // for the test of who is refused
@@ -32,7 +38,7 @@ func (b *box) helper() string {
 			if err != nil {
 				return
 			}
-			served.Go(func() { b.serveMailbox(conn.(*net.UnixConn)) })
+			served.Go(func() { b.serveOn(conn.(*net.UnixConn), uid, args...) })
 		}
 	})
 	b.t.Cleanup(func() {
@@ -42,7 +48,7 @@ func (b *box) helper() string {
 	return path
 }
 
-func (b *box) serveMailbox(conn *net.UnixConn) {
+func (b *box) serveOn(conn *net.UnixConn, uid int, args ...string) {
 	defer conn.Close()
 	file, err := conn.File()
 	if err != nil {
@@ -50,7 +56,10 @@ func (b *box) serveMailbox(conn *net.UnixConn) {
 		return
 	}
 	defer file.Close()
-	cmd := b.command("", program("postino"), "mailbox", "serve")
+	cmd := b.command("", program("postino"), args...)
+	if uid != 0 {
+		cmd = as(uid, cmd)
+	}
 	cmd.Stdin, cmd.Stderr = file, b.log
 	_ = cmd.Run() // it says in the log what was wrong
 }

@@ -149,7 +149,7 @@ cd /src
 ls -l /etc/systemd/system/*/postino* | sed 's/.* -> //'
 echo "--- verify"
 cd /usr/local/lib/systemd/system
-systemd-analyze verify ./postino.service ./postino.socket ./postino-mailbox.socket ./postino-mailbox@.service 2>&1 | grep postino || :
+systemd-analyze verify ./postino.service ./postino.socket ./postino-mailbox.socket ./postino-mailbox@.service ./postino-program.socket ./postino-program@.service 2>&1 | grep postino || :
 echo "--- end"
 systemd-analyze security --offline=true --no-pager --threshold=20 postino.service | tail -n 1
 systemd-tmpfiles --create --dry-run postino.conf 2>/dev/null || systemd-tmpfiles --create postino.conf

@@ -35,7 +35,7 @@ func (r *reader) check() {
 	r.checkFrom(&c.From)
 	r.checkGeneric(c.From.Generic)
 	r.checkAllowFrom(c.Limits.AllowFrom)
-	r.checkPath("aliases.file", c.Aliases.File)
+	r.checkAliases(&c.Aliases)
 	r.checkLocal(&c.Local)
 	for _, text := range c.SMTP.Listen {
 		if at, err := netip.ParseAddrPort(text); err != nil || !at.Addr().IsLoopback() || at.Port() == 0 {
@@ -74,6 +74,14 @@ func (r *reader) checkFrom(f *From) {
 		r.failAt(keys{"from.address"}, "%s is not an address: write one such as \"{user}@example.com\", in which {user} and {hostname} may stand", quote(f.Address))
 	case f.Address == "" && (f.Envelope == Force || f.Header == Force):
 		r.failAt(keys{"from.address", "from.envelope", "from.header"}, `missing: "force" needs to know which`)
+	}
+}
+
+func (r *reader) checkAliases(a *Aliases) {
+	r.checkPath("aliases.file", a.File)
+	r.checkPath("aliases.helper", a.Helper)
+	if a.RunAs == "" || a.RunAs == "root" || strings.Trim(a.RunAs, "0") == "" {
+		r.failAt(keys{"aliases.run_as"}, `%s may not run what strangers' mail is for: name a user who may do little, such as "nobody"`, quote(a.RunAs))
 	}
 }
 

@@ -144,9 +144,16 @@ type Local struct {
 	Helper string
 }
 
-// Aliases says where the aliases file is. In this version newaliases(1) checks it
-// and nothing else reads it. A file that is missing is an empty one.
-type Aliases struct{ File string }
+// Aliases says where the aliases file is, and what may stand in it. A file that is
+// missing is an empty one.
+type Aliases struct {
+	File string
+	// Programs allows aliases for programs and files, which RunAs runs and writes: a
+	// user, who is the runner's own or whom the process behind the socket Helper is.
+	Programs bool
+	RunAs    string
+	Helper   string
+}
 
 // Retry is the schedule of attempts: the first wait, the longest wait, and the
 // age at which a message is given up (RFC 5321 §4.5.4.1). First ≤ Max ≤ Lifetime.
@@ -211,7 +218,7 @@ func Default() *Config {
 		MaxMessageSize: 50 << 20,
 		Mode:           Deliver,
 		From:           From{Envelope: Qualify, Header: Qualify},
-		Aliases:        Aliases{File: "/etc/aliases"},
+		Aliases:        Aliases{File: "/etc/aliases", RunAs: "nobody"},
 		MX:             MX{Port: portSMTP, TLS: MXAuto, IP: AnyIP},
 		Retry:          Retry{First: minutes(5), Max: hours(4), Lifetime: 5 * day, WarnAfter: hours(4)},
 		Timeouts: Timeouts{

@@ -197,13 +197,6 @@ func (r *reader) remember(key string, offset int) {
 // refuse reports a key that is not in this version and returns what it named:
 // the key, or the table that makes everything in it wrong.
 func (r *reader) refuse(e entry) string {
-	for i := range e.path {
-		key := e.path[:i+1].String()
-		if slices.Contains(later, key) || e.path[0] == "route" && slices.Contains(later, "relay"+strings.TrimPrefix(key, "route")) {
-			r.fail(e.key, "%q is not supported by this version: remove it", key)
-			return key
-		}
-	}
 	refused, key := e.path[:1].String(), e.path[:1].String()
 	if slices.Contains(tableNames(), key) || slices.Contains(keyNames(), key) {
 		refused, key = e.indexed().String(), e.path.String()

@@ -5,7 +5,6 @@ import (
 	"os"
 	"path/filepath"
 	"reflect"
-	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -97,7 +96,7 @@ func TestFullFileSetsEveryKey(t *testing.T) {
 		},
 		MX:       MX{Port: 2525, TLS: MXVerify, Resolver: "127.0.0.1:5353", IP: OnlyV4, AllowLoopback: true},
 		From:     From{Force, Force, "{user}@example.com", map[string]string{"root": "ops@example.com", "@web1.example.com": "@example.com"}, KeepAsReplyTo},
-		Aliases:  Aliases{"/etc/postino/aliases"},
+		Aliases:  Aliases{"/etc/postino/aliases", true, "mailprog", "/run/postino/program.sock"},
 		Local:    Local{LocalDelivery{Transport: Transport{Kind: ViaMaildir, Path: "/home/{user}/Maildir"}}, "/run/postino/mailbox.sock"},
 		Retry:    Retry{10 * m, 24 * 60 * m, 7 * 24 * 60 * m, 6 * 60 * m},
 		Timeouts: Timeouts{m / 6, m * 3 / 2, 2 * m, m, 5 * m},
@@ -207,20 +206,6 @@ func TestDomainNames(t *testing.T) {
 	} {
 		if got := isDomain(tt.in); got != tt.want {
 			t.Errorf("isDomain(%q) = %v; want %v", tt.in, got, tt.want)
-		}
-	}
-}
-
-func TestKeyIsEitherOfThisVersionOrLater(t *testing.T) {
-	for _, key := range later {
-		if slices.ContainsFunc(keyNames(), func(have string) bool { return isBelow(have, key) }) {
-			t.Errorf("%s is both supported and not", key)
-		}
-		for _, src := range []string{key + " = 1", "[" + key + "]", "[[" + key + "]]", key + ".x = 1"} {
-			want := "f:1:1: \"" + key + "\" is not supported by this version: remove it"
-			if _, err := Parse("f", []byte(src)); err == nil || err.Error() != want {
-				t.Errorf("%s: got %v; want %s", src, err, want)
-			}
 		}
 	}
 }

@@ -46,6 +46,9 @@ func (c *Config) settings() []setting {
 		{key: "from.generic", dst: &c.From.Generic},
 		{key: "from.keep_as", dst: &c.From.KeepAs},
 		{key: "aliases.file", dst: &c.Aliases.File},
+		{key: "aliases.programs", dst: &c.Aliases.Programs},
+		{key: "aliases.run_as", dst: &c.Aliases.RunAs},
+		{key: "aliases.helper", dst: &c.Aliases.Helper},
 		{key: "local.deliver", dst: &c.Local.Deliver},
 		{key: "local.helper", dst: &c.Local.Helper},
 		{key: "retry.first", dst: &c.Retry.First},
@@ -118,12 +121,6 @@ func (r *Relay) settings(table string) []setting {
 		{key: table + "proxy", dst: &r.Proxy},
 	}
 	return append(list, r.OAuth.settings(table+"oauth.")...)
-}
-
-// later are the keys and tables whose meaning is settled and which this version
-// lacks. They are refused like a slip, but told apart from one.
-var later = []string{
-	"aliases.programs", "aliases.run_as",
 }
 
 // assign sets s from a value as the TOML decoder gives it. The error does not

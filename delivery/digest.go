@@ -106,7 +106,7 @@ func (r *Runner) gathers(s *spool.Spool, c *config.Config, m *spool.Message, o o
 	if o.action != dsn.Failed && o.action != dsn.Delayed || asked && !o.operator {
 		return now, false
 	}
-	one := o.operator || m.BareSender || isLocal(c, o.to.Domain)
+	one := o.operator || o.here || isLocal(c, o.to.Domain)
 	return r.notices.until(o.to.Key(), one, now, func() time.Time { return lastNotice(s, o.to.Key(), now) })
 }
 

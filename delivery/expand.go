@@ -8,6 +8,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"syscall"
 	"time"
 
 	"postino/config"
@@ -60,7 +61,7 @@ func (p *plan) expand(m *spool.Message, list []int, now time.Time) (a *spool.Att
 	a = &spool.Attempt{At: now, Hop: "aliases " + p.aliases.path}
 	for _, n := range list {
 		rcpt := &m.Recipients[n]
-		if !p.isHere(rcpt) {
+		if !p.isHere(rcpt) || rcpt.Target != "" {
 			rest = append(rest, n)
 			continue
 		}
@@ -80,7 +81,7 @@ func (p *plan) expand(m *spool.Message, list []int, now time.Time) (a *spool.Att
 		case !found:
 			rest = append(rest, n)
 		default:
-			o, children := p.expanded(rcpt, x)
+			o, children := p.expanded(m, rcpt, x)
 			if o.Recipient = n; o.Final {
 				rest = append(rest, n)
 			}
@@ -99,7 +100,26 @@ func (p *plan) lookup(name string) (aliases.Expansion, bool, error) {
 	if err != nil {
 		return aliases.Expansion{}, false, err
 	}
-	return table.Expand(name, func(a address.Address) bool { return isLocal(p.config, a.Domain) })
+	x, found, err := table.Expand(name, func(a address.Address) bool { return isLocal(p.config, a.Domain) })
+	isTarget := func(m aliases.Member) bool { return m.Kind != aliases.Mailbox && m.Text != os.DevNull }
+	if err == nil && p.config.Aliases.Programs && slices.ContainsFunc(x.Members, isTarget) {
+		err = p.aliases.safe()
+	}
+	return x, found, err
+}
+
+// safe says why programs in the file are not run: others may have written them.
+func (f *aliasFile) safe() error {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.info == nil {
+		return nil // there is none
+	}
+	st, ok := f.info.Sys().(*syscall.Stat_t)
+	if ok && (st.Uid == 0 || int(st.Uid) == os.Geteuid()) && f.info.Mode()&0o022 == 0 {
+		return nil
+	}
+	return fmt.Errorf("%s: it names a program or a file, and others than root and the runner may write it: make it root's, with mode 0644", f.path)
 }
 
 // aliasTrouble is what an error of the aliases file means for who needs it. Only a
@@ -117,28 +137,25 @@ func aliasTrouble(err error) spool.Reply {
 
 // expanded is what becomes of a recipient that is an alias, and who takes its place.
 // With Final it is one of them itself.
-func (p *plan) expanded(rcpt *spool.Recipient, x aliases.Expansion) (o spool.Outcome, children []spool.Recipient) {
+func (p *plan) expanded(m *spool.Message, rcpt *spool.Recipient, x aliases.Expansion) (o spool.Outcome, children []spool.Recipient) {
 	o = spool.Outcome{Status: spool.Expanded}
 	var names []string
-	for _, t := range x.Targets {
+	for _, member := range x.Members {
+		child, why := p.child(m, rcpt, member)
 		switch {
-		case t.Kind == aliases.File && t.Text == os.DevNull:
+		case member.Kind == aliases.File && member.Text == os.DevNull:
 			names = append(names, os.DevNull)
-		case t.Kind != aliases.Mailbox:
-			o.Status = spool.Failed
-			o.Reply = spool.Reply{Status: "5.7.1", Command: "alias",
-				Text: spool.CleanText(fmt.Sprintf("the alias names %q, and this version delivers to no program or file", t.Text))}
+		case why != (spool.Reply{}):
+			o.Status, o.Reply = spool.Failed, why
+		case child.Target == "" && child.Address.Key() == rcpt.Address.Key():
+			names = append(names, child.Address.String())
+			o.Final, o.Owner = true, child.Owner
 		default:
-			bare := t.Address.Domain == ""
-			if bare {
-				t.Address.Domain = p.config.Domain
+			name := child.Target
+			if name == "" {
+				name = child.Address.String()
 			}
-			names = append(names, t.Address.String())
-			if t.Address.Key() == rcpt.Address.Key() {
-				o.Final = true
-			} else {
-				children = append(children, spool.Recipient{Address: t.Address, Status: spool.Queued, Bare: bare, Final: t.Final || bare})
-			}
+			names, children = append(names, name), append(children, child)
 		}
 	}
 	members := len(children)
@@ -163,6 +180,43 @@ func (p *plan) expanded(rcpt *spool.Recipient, x aliases.Expansion) (o spool.Out
 	return o, children
 }
 
+// child is a recipient that takes the place of one that is an alias, or why it may not:
+// a program or a file has to be allowed, and named by the administrator's own file.
+func (p *plan) child(m *spool.Message, rcpt *spool.Recipient, member aliases.Member) (c spool.Recipient, why spool.Reply) {
+	c = spool.Recipient{Status: spool.Queued}
+	if member.Owner != "" && !m.Sender.IsNull() {
+		c.Owner = address.Address{Local: member.Owner, Domain: p.config.Domain}
+	}
+	if member.Kind == aliases.Mailbox {
+		c.Address, c.Bare = member.Address, member.Address.Domain == ""
+		if c.Bare {
+			c.Address.Domain = p.config.Domain
+		}
+		c.Final = member.Final || c.Bare
+		return c, why
+	}
+	c.Address, c.Bare, c.Final, c.Target = rcpt.Address, rcpt.Bare, true, member.Text
+	if member.Kind == aliases.Program {
+		c.Target = "|" + member.Text
+	}
+	switch {
+	case !p.config.Aliases.Programs:
+		why = programsOff()
+	case member.Listed:
+		why = refusedTarget(fmt.Sprintf("an :include: file names %q: programs and files may only stand in the aliases file itself", c.Target))
+	}
+	return c, why
+}
+
+// programsOff is why a recipient fails that is a program or a file.
+func programsOff() spool.Reply {
+	return refusedTarget("the alias names a program or a file, and that is not allowed here: aliases.programs in postino.toml(5) allows it")
+}
+
+func refusedTarget(why string) spool.Reply {
+	return spool.Reply{Status: "5.7.1", Command: "alias", Text: spool.CleanText(why)}
+}
+
 // forwards reports whether mail for a recipient of this machine is for another address.
 // That address itself, if it is of this machine too, goes on.
 func (p *plan) forwards(rcpt *spool.Recipient) bool {
@@ -178,11 +232,15 @@ func (p *plan) forwarded(rcpt *spool.Recipient) (spool.Outcome, spool.Recipient)
 }
 
 // inherit gives a child what its parent's sender asked to be told (RFC 3461 §5.2.7):
-// with several, who of them got it is not what was asked.
+// with several, who of them got it is not what was asked. Children of a list with an
+// owner are the owner's.
 func inherit(child, parent *spool.Recipient, siblings int) {
 	child.Original = parent.Original
 	if child.Original == "" {
 		child.Original = "rfc822;" + parent.Address.String()
+	}
+	if !child.Owner.IsNull() {
+		return // who is told of it is not who asked
 	}
 	child.Notify = slices.Clone(parent.Notify)
 	if siblings > 1 {

@@ -36,6 +36,10 @@ func TestRecipientsOfThisMachineMeetTheirAliases(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
+	listed := filepath.Join(t.TempDir(), "listed")
+	if err := os.WriteFile(listed, []byte("ann@example.com\n/var/mail/x\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
 	write(`root: admin@example.com
 self: \self, ann@example.com
 two: ann@example.com, bob@example.com
@@ -45,6 +49,9 @@ loop1: loop2
 loop2: loop1
 gone: :include:/nonexistent
 name: \mailbox
+list: list, ann@example.com, |/bin/x
+owner-list: bob@example.com
+listed: :include:` + listed + `
 `)
 	c := config.Default()
 	c.Hostname, c.Domain = "host.test", "dom.test"
@@ -85,6 +92,34 @@ name: \mailbox
 		}
 	}
 
+	// Where they are allowed, programs and files take the place of the alias.
+	c.Aliases.Programs = true
+	for rcpt, want := range map[string]string{
+		"mixed":  "expanded 2.0.0 [mixed@dom.test |/bin/x final, ann@example.com]",
+		"list":   "queued  final owner-list@dom.test [ann@example.com owner-list@dom.test, list@dom.test |/bin/x final owner-list@dom.test]; goes on",
+		"listed": "failed 5.7.1 [ann@example.com]",
+		"null":   "delivered 2.0.0 []",
+	} {
+		m := &spool.Message{Arrived: time.Now(), Sender: address.Address{Local: "s", Domain: "x.test"}, Recipients: []spool.Recipient{recipient(t, rcpt)}}
+		if got := describe(p.expand(m, []int{0}, time.Now())); got != want {
+			t.Errorf("%s with programs: %s, want %s", rcpt, got, want)
+		}
+	}
+
+	// Not of a file that others may write.
+	if err := os.Chmod(file, 0o620); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Chtimes(file, time.Time{}, time.Now().Add(time.Second)); err != nil {
+		t.Fatal(err)
+	}
+	for rcpt, want := range map[string]string{"mixed": "deferred 4.3.5 []", "root": "expanded 2.0.0 [admin@example.com]", "null": "delivered 2.0.0 []"} {
+		m := &spool.Message{Arrived: time.Now(), Recipients: []spool.Recipient{recipient(t, rcpt)}}
+		if got := describe(p.expand(m, []int{0}, time.Now())); got != want {
+			t.Errorf("%s of a file that others may write: %s, want %s", rcpt, got, want)
+		}
+	}
+
 	// An edited file is seen, and one that was broken since does no harm to those who
 	// do not need the line.
 	write("root: new@example.com\nbroken\n")
@@ -110,9 +145,12 @@ func describe(a *spool.Attempt, rest []int) string {
 		o := a.Outcomes[0]
 		var children []string
 		for _, c := range a.Children {
-			s := c.Address.String()
+			s := strings.TrimSpace(c.Address.String() + " " + c.Target)
 			if c.Final {
 				s += " final"
+			}
+			if !c.Owner.IsNull() {
+				s += " " + c.Owner.String()
 			}
 			if len(c.Notify) > 0 {
 				s += " " + strings.Join(c.Notify, ",")
@@ -121,7 +159,7 @@ func describe(a *spool.Attempt, rest []int) string {
 		}
 		text = fmt.Sprintf("%s %s", o.Status, o.Reply.Status)
 		if o.Final {
-			text += " final"
+			text += strings.TrimRight(" final "+o.Owner.String(), " ")
 		}
 		text += " [" + strings.Join(children, ", ") + "]"
 		if len(rest) > 0 {

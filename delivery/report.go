@@ -1,6 +1,7 @@
 package delivery
 
 import (
+	"cmp"
 	"fmt"
 	"slices"
 	"strings"
@@ -17,8 +18,9 @@ type owed struct {
 	action dsn.Action
 	to     address.Address
 	about  []int // recipients of the message
-	// operator: it is the copy for bounce_to.
-	operator bool
+	// operator: it is the copy for bounce_to. here: it is for a name of this machine,
+	// whatever its domain.
+	operator, here bool
 }
 
 // written is a report that can be queued, and what it says.
@@ -42,22 +44,33 @@ func reportsOwed(c *config.Config, m, after *spool.Message, outcomes []spool.Out
 	if c.Mode == config.Capture {
 		return nil // nothing happened that anybody outside should hear of
 	}
-	byAction := make(map[dsn.Action][]int)
+	type group struct {
+		action dsn.Action
+		to     address.Address
+	}
+	var groups []group
+	about := make(map[group][]int)
 	for _, o := range outcomes {
 		if m.Recipients[o.Recipient].Status.Settled() {
 			continue
 		}
 		rcpt := &after.Recipients[o.Recipient]
-		if action := tells(rcpt, o); action != "" {
-			byAction[action] = append(byAction[action], o.Recipient)
+		// A report about a report would go on for ever (RFC 5321 §6.1).
+		if action := tells(rcpt, o); action != "" && !m.Sender.IsNull() && m.Origin.Via != spool.ViaDSN {
+			g := group{action, m.SenderFor(rcpt)}
+			if about[g] == nil {
+				groups = append(groups, g)
+			}
+			about[g] = append(about[g], o.Recipient)
 		}
 	}
+	order := []dsn.Action{dsn.Failed, dsn.Delayed, dsn.Relayed, dsn.Delivered, dsn.Expanded}
+	slices.SortStableFunc(groups, func(a, b group) int {
+		return cmp.Compare(slices.Index(order, a.action), slices.Index(order, b.action))
+	})
 	var list []owed
-	// A report about a report would go on for ever (RFC 5321 §6.1).
-	for _, action := range []dsn.Action{dsn.Failed, dsn.Delayed, dsn.Relayed, dsn.Delivered, dsn.Expanded} {
-		if about := byAction[action]; len(about) > 0 && !m.Sender.IsNull() && m.Origin.Via != spool.ViaDSN {
-			list = append(list, owed{action: action, to: m.Sender, about: about})
-		}
+	for _, g := range groups {
+		list = append(list, owed{action: g.action, to: g.to, about: about[g], here: m.BareSender || g.to != m.Sender})
 	}
 	return append(list, operatorReport(c, m, after, outcomes)...)
 }
@@ -111,7 +124,7 @@ func operatorReport(c *config.Config, m, after *spool.Message, outcomes []spool.
 	if len(about) == 0 || m.Sender.Key() == to.Key() {
 		return nil
 	}
-	return []owed{{dsn.Failed, to, about, true}}
+	return []owed{{action: dsn.Failed, to: to, about: about, operator: true, here: m.BareSender && to == m.Sender}}
 }
 
 // writeReport writes a report about m, as it is after the attempt, into the spool. It
@@ -136,7 +149,7 @@ func writeReport(s *spool.Spool, c *config.Config, after *spool.Message, o owed,
 	}
 	m := &spool.Message{
 		Arrived: now, UTF8: r.UTF8(), RequireTLS: after.RequireTLS,
-		Recipients: []spool.Recipient{{Address: o.to, Status: spool.Queued, Notify: []string{"NEVER"}, Bare: after.BareSender && o.to == after.Sender}},
+		Recipients: []spool.Recipient{{Address: o.to, Status: spool.Queued, Notify: []string{"NEVER"}, Bare: o.here}},
 		Origin:     spool.Origin{Via: spool.ViaDSN, UID: after.Origin.UID},
 		Subject:    r.Subject(),
 		From:       "MAILER-DAEMON@" + c.Domain,

@@ -59,6 +59,7 @@ type plan struct {
 	routes  []*route         // those of config.Routes, in their order
 	rest    *route           // where everything else goes
 	here    *route           // where mail for this machine goes; nil: as all other
+	targets *route           // of programs and files that aliases name
 	forward address.Address  // who gets it instead; zero: nobody
 	target  address.Address  // of mode redirect
 	aliases *aliasFile
@@ -69,6 +70,7 @@ type plan struct {
 // newPlan makes the routes of a configuration. Nothing is connected yet.
 func newPlan(c *config.Config, sts *tlspolicy.Store, tokens *oauth.Store) (*plan, error) {
 	p := &plan{config: c, sts: sts, tokens: tokens, aliases: &aliasFile{path: c.Aliases.File}, keys: &keyring{keys: c.DKIM}}
+	p.targets = newTargets(c)
 	if c.Mode == config.Capture {
 		p.rest = serverless("capture", capture{}, spool.Delivered)
 		p.rest.keep = true
@@ -147,11 +149,25 @@ func (p *plan) exchangers() (*route, error) {
 	return &route{hop: "mx", byDomain: true, transport: x, success: spool.Relayed, limit: x.Room, close: x.Close, forget: x.Forget, refresh: x.Refresh, demands: x.Demands}, nil
 }
 
+// newTargets is the way to programs and files that aliases name, or says why none is.
+func newTargets(c *config.Config) *route {
+	if !c.Aliases.Programs {
+		return serverless("aliases", refuser(programsOff()), spool.Relayed)
+	}
+	t := local.NewTargets(c.Aliases.RunAs, c.Aliases.Helper, c.Hostname)
+	r := serverless(t.Hop(), t, spool.Delivered)
+	r.unsigned = true
+	return r
+}
+
 // all are the routes of the plan.
 func (p *plan) all() []*route {
 	list := append(slices.Clone(p.routes), p.rest)
 	if p.here != nil {
 		list = append(list, p.here)
+	}
+	if p.config.Aliases.Programs {
+		list = append(list, p.targets)
 	}
 	return list
 }
@@ -198,6 +214,9 @@ func (p *plan) isHere(rcpt *spool.Recipient) bool {
 
 // way is route for a recipient, who may be of this machine.
 func (p *plan) way(sender address.Address, rcpt *spool.Recipient) (*route, string) {
+	if rcpt.Target != "" {
+		return p.targets, p.targets.hop
+	}
 	if p.here != nil && p.isHere(rcpt) {
 		return p.here, p.here.hop
 	}
@@ -271,20 +290,36 @@ func (p *plan) legs(m *spool.Message, list []int) []*leg {
 	if p.config.Mode == config.Redirect {
 		return []*leg{p.redirected(m, list)}
 	}
+	type way struct {
+		hop    string
+		sender address.Address
+	}
 	var legs []*leg
-	byHop := make(map[string]*leg)
+	byWay := make(map[way]*leg)
 	for _, n := range list {
-		r, hop := p.way(m.Sender, &m.Recipients[n])
-		l := byHop[hop]
+		w := way{sender: m.SenderFor(&m.Recipients[n])}
+		var r *route
+		r, w.hop = p.way(w.sender, &m.Recipients[n])
+		l := byWay[w]
 		if l == nil {
-			l = &leg{route: r, hop: hop, batch: &spool.Batch{Message: m}}
-			byHop[hop] = l
+			l = &leg{route: r, hop: w.hop, batch: &spool.Batch{Message: from(w.sender, m)}}
+			byWay[w] = l
 			legs = append(legs, l)
 		}
 		l.batch.Recipients = append(l.batch.Recipients, n)
 		l.about = append(l.about, []int{n})
 	}
 	return legs
+}
+
+// from is m with that reverse-path.
+func from(sender address.Address, m *spool.Message) *spool.Message {
+	if sender == m.Sender {
+		return m
+	}
+	other := *m
+	other.Sender, other.UTF8 = sender, m.UTF8 || sender.UTF8()
+	return &other
 }
 
 // redirected is the one leg of mode redirect: one address instead of all recipients,

@@ -142,11 +142,33 @@ type Recipient struct {
 	// alias is looked up for it.
 	Bare  bool `json:"bare,omitempty"`
 	Final bool `json:"final,omitempty"`
+	// Target is what an alias names that is no address, "|command" or "/file"; Address is
+	// that of the alias then. Empty is none.
+	Target string `json:"target,omitempty"`
+	// Owner is who hears of this recipient, and is the reverse-path of what it is sent,
+	// in the place of Message.Sender; zero is nobody else.
+	Owner address.Address `json:"owner,omitzero"`
 	// Warned says that the sender was told that it is late.
 	Warned bool `json:"warned,omitempty"`
 	// Notify and Original are the DSN parameters NOTIFY and ORCPT (RFC 3461).
 	Notify   []string `json:"notify,omitempty"`
 	Original string   `json:"original,omitempty"`
+}
+
+// key is the same for recipients that are one.
+func (r *Recipient) key() string {
+	if r.Target != "" {
+		return r.Target
+	}
+	return r.Address.Key()
+}
+
+// SenderFor is the reverse-path of the message for a recipient.
+func (m *Message) SenderFor(r *Recipient) address.Address {
+	if r.Owner.IsNull() {
+		return m.Sender
+	}
+	return r.Owner
 }
 
 // Settled reports whether all recipients are.
@@ -201,8 +223,10 @@ type Outcome struct {
 	Status    Status    `json:"status"`
 	Next      time.Time `json:"next,omitzero"`
 	Reply     Reply     `json:"reply"`
-	// Final: see Recipient. With Status Queued that is all there is to the outcome.
-	Final bool `json:"final,omitempty"`
+	// Final and Owner: see Recipient. With Status Queued that is all there is to the
+	// outcome.
+	Final bool            `json:"final,omitempty"`
+	Owner address.Address `json:"owner,omitzero"`
 	// Several: more than one took the place of an expanded recipient, so that nobody
 	// will tell of its success (RFC 3461 §5.2.7.3).
 	Several bool `json:"several,omitempty"`

@@ -70,6 +70,9 @@ func (m *Message) apply(a *Attempt) {
 // take is what an attempt does to a recipient.
 func (r *Recipient) take(o Outcome) {
 	r.Final = r.Final || o.Final
+	if !o.Owner.IsNull() {
+		r.Owner = o.Owner
+	}
 	if o.Status == Queued {
 		return // nothing was attempted
 	}
@@ -88,10 +91,10 @@ func (m *Message) adopt(children []Recipient) {
 	}
 	known := make(map[string]bool, len(m.Recipients)+len(children))
 	for i := range m.Recipients {
-		known[m.Recipients[i].Address.Key()] = true
+		known[m.Recipients[i].key()] = true
 	}
 	for _, c := range children {
-		if key := c.Address.Key(); !known[key] {
+		if key := c.key(); !known[key] {
 			known[key] = true
 			m.UTF8 = m.UTF8 || c.Address.UTF8()
 			m.Recipients = append(m.Recipients, c)

@@ -70,6 +70,7 @@ func commands() []command {
 			"postino config import postfix --secrets /etc/postino/secrets", []flags{flagJSON, flagsImport}, runConfigImport},
 		{"mailbox serve", "", "write mail into users' mailboxes for a runner on standard input; see local.helper", "postino mailbox serve", nil, runMailboxServe},
 		{"mailbox write", "", "what mailbox serve starts as the user", "postino mailbox write", nil, runMailboxWrite},
+		{"program serve", "", "run programs and write files that aliases name, for a runner on standard input; see aliases.helper", "postino program serve", nil, runProgramServe},
 		{"spool check", "", "say what is wrong with a spool that no runner has", "postino spool check", []flags{flagJSON}, runSpoolCheck},
 		{"spool salvage", "[FILE]", "bring the mail in a damaged spool file back", "postino spool salvage spool.db.damaged.20261125T033000.000000Z",
 			[]flags{flagJSON}, runSpoolSalvage},

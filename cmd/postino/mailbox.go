@@ -18,14 +18,11 @@ func runMailboxServe(_ context.Context, a *app, _ options, operands []string) er
 	if len(operands) > 0 {
 		return usageError("mailbox serve takes no operands")
 	}
-	conn, err := net.FileConn(os.Stdin)
+	conn, err := a.peer()
 	if err != nil {
-		return usageError(`standard input is no socket: a service manager starts "mailbox serve", for each connection to local.helper`)
-	}
-	defer conn.Close()
-	if err := a.checkRunner(); err != nil {
 		return err
 	}
+	defer conn.Close()
 	c, err := a.loadConfig()
 	if err != nil {
 		return err
@@ -36,6 +33,38 @@ func runMailboxServe(_ context.Context, a *app, _ options, operands []string) er
 	}
 	m := &mailbox.Mailboxes{To: to, Hostname: c.Hostname, Program: []string{"/proc/self/exe", "mailbox", "write"}}
 	return m.Serve(conn)
+}
+
+// runProgramServe runs the programs, and writes the files, that a runner sends on
+// standard input, a socket. It reads no configuration, which whoever runs programs for
+// mail had better not be able to.
+func runProgramServe(_ context.Context, a *app, _ options, operands []string) error {
+	if len(operands) > 0 {
+		return usageError("program serve takes no operands")
+	}
+	conn, err := a.peer()
+	if err != nil {
+		return err
+	}
+	defer conn.Close()
+	hostname, err := os.Hostname()
+	if err != nil {
+		hostname = "localhost"
+	}
+	return mailbox.ServeTargets(conn, hostname)
+}
+
+// peer is the runner on standard input.
+func (a *app) peer() (net.Conn, error) {
+	conn, err := net.FileConn(os.Stdin)
+	if err != nil {
+		return nil, usageError("standard input is no socket: a service manager starts this, for each connection to local.helper or aliases.helper")
+	}
+	if err := a.checkRunner(); err != nil {
+		conn.Close()
+		return nil, err
+	}
+	return conn, nil
 }
 
 // checkRunner refuses a peer on standard input that is neither root nor the owner of
@@ -50,7 +79,7 @@ func (a *app) checkRunner() error {
 		return &os.PathError{Op: "stat", Path: a.spool, Err: err}
 	}
 	if peer.Uid != 0 && peer.Uid != st.Uid {
-		return &exitError{status: exNoPerm, err: fmt.Errorf("uid %d is not the runner's: the socket of local.helper has to have mode 0600", peer.Uid)}
+		return &exitError{status: exNoPerm, err: fmt.Errorf("uid %d is not the runner's: the socket of a helper has to have mode 0600", peer.Uid)}
 	}
 	return nil
 }

@@ -1,6 +1,7 @@
 package aliases
 
 import (
+	"os"
 	"strings"
 	"testing"
 
@@ -92,6 +93,25 @@ func TestManyProblemsAreCounted(t *testing.T) {
 	_, err := Parse("f", strings.Repeat("wrong\n", 1000))
 	if err == nil || strings.Count(err.Error(), "\n") != maxProblems || !strings.HasSuffix(err.Error(), "and 990 more") {
 		t.Errorf("%v", err)
+	}
+}
+
+// What the manual shows is what is read.
+func TestExamplesOfTheManualAreAliases(t *testing.T) {
+	page, err := os.ReadFile("../../man/aliases.5")
+	if err != nil {
+		t.Fatal(err)
+	}
+	blocks := strings.Split(string(page), ".Bd -literal -offset indent\n")[1:]
+	for _, block := range blocks {
+		text, _, _ := strings.Cut(block, ".Ed\n")
+		text = strings.ReplaceAll(text, `\e`, `\`)
+		if entries, err := Parse("aliases.5", text); err != nil || len(entries) == 0 {
+			t.Errorf("%v in\n%s", err, text)
+		}
+	}
+	if len(blocks) < 2 {
+		t.Errorf("%d examples", len(blocks))
 	}
 }
 

@@ -21,6 +21,9 @@ const (
 	maxTargets = 10_000
 )
 
+// ownerPrefix begins the name of the alias of a list's owner.
+const ownerPrefix = "owner-"
+
 // Errors of Expand.
 var (
 	// ErrLoop: the alias leads back to itself.
@@ -74,13 +77,21 @@ func read(path string) (string, error) {
 
 // Expansion is what a name stands for in the end.
 type Expansion struct {
-	// Targets are addresses, with Final set for a mailbox of this machine, and the
+	// Members are addresses, with Final set for a mailbox of this machine, and the
 	// programs and files that are no addresses. They are in the order of the file,
 	// each once.
-	Targets []Target
+	Members []Member
+}
+
+// Member is one of those that a name stands for in the end.
+type Member struct {
+	Target
 	// Listed says for a program or a file that an :include: file names it, which is
-	// not the administrator's word. It is as long as Targets.
-	Listed []bool
+	// not the administrator's word.
+	Listed bool
+	// Owner is the alias of those who want to hear of what becomes of mail to this
+	// member, "owner-list" where there is one beside "list"; else empty.
+	Owner string
 }
 
 // Expand follows the aliases from a name of this machine. found is false when it has
@@ -120,6 +131,7 @@ type walk struct {
 	table   *Table
 	isLocal func(address.Address) bool
 	path    []*Entry // from the name asked for to here
+	owner   string   // of the members here
 	out     Expansion
 	seen    map[string]bool
 }
@@ -132,8 +144,12 @@ func (w *walk) entry(e *Entry, name string) error {
 	if len(w.path) == maxDepth {
 		return fmt.Errorf("%s: %w", w.path[0].Name, ErrTooMany)
 	}
+	was := w.owner
 	w.path = append(w.path, e)
-	defer func() { w.path = w.path[:len(w.path)-1] }()
+	defer func() { w.path, w.owner = w.path[:len(w.path)-1], was }()
+	if owner := w.table.entries[ownerPrefix+e.Name]; owner != nil {
+		w.owner = owner.Name
+	}
 	return w.targets(e.Targets, name, false)
 }
 
@@ -209,10 +225,10 @@ func (w *walk) add(target Target, listed bool) error {
 	if w.seen[key] {
 		return nil
 	}
-	if len(w.out.Targets) == maxTargets {
+	if len(w.out.Members) == maxTargets {
 		return fmt.Errorf("%s: %w", w.path[0].Name, ErrTooMany)
 	}
 	w.seen[key] = true
-	w.out.Targets, w.out.Listed = append(w.out.Targets, target), append(w.out.Listed, listed)
+	w.out.Members = append(w.out.Members, Member{target, listed, w.owner})
 	return nil
 }

@@ -17,7 +17,7 @@ func isHere(a address.Address) bool { return strings.EqualFold(a.Domain, "here.t
 // included file named in brackets.
 func show(x Expansion) string {
 	var words []string
-	for i, t := range x.Targets {
+	for _, t := range x.Members {
 		s := t.Text
 		switch {
 		case t.Kind == Program:
@@ -28,7 +28,10 @@ func show(x Expansion) string {
 				s = `\` + s
 			}
 		}
-		if x.Listed[i] {
+		if t.Owner != "" {
+			s = t.Owner + ">" + s
+		}
+		if t.Listed {
 			s = "[" + s + "]"
 		}
 		words = append(words, s)
@@ -65,6 +68,11 @@ pipe: "|/bin/cat > /tmp/x"
 list: :include:`+list+`
 gone: :include:`+fifo+`
 back: \root
+team: crew, ann@a.test, |team
+owner-team: bob
+crew: carol@example.net, solo
+owner-crew: owner-team
+solo: \solo
 diamond: left, right
 left: root
 right: root
@@ -82,6 +90,9 @@ wide: `+strings.Join(wide, ",")+"\n"+deep.String())
 		"pipe":        "|/bin/cat > /tmp/x",
 		"list":        `[ann@a.test] \bob bob@else.test [|/bin/evil]`,
 		"back":        `\root`,
+		"team":        `owner-crew>carol@example.net owner-crew>\solo owner-team>ann@a.test owner-team>|team`,
+		"owner-team":  `\bob bob@else.test`,
+		"owner-crew":  `\bob bob@else.test`,
 		"diamond":     "admin@example.com",
 		"d3":          `\d22`,
 		"nobody":      "",
@@ -93,7 +104,7 @@ wide: `+strings.Join(wide, ",")+"\n"+deep.String())
 		}
 	}
 	for name, want := range map[string]error{"loop1": ErrLoop, "loop2": ErrLoop, "wide": ErrTooMany, "d0": ErrTooMany, "gone": os.ErrNotExist} {
-		if x, found, err := table.Expand(name, isHere); !errors.Is(err, want) || found || len(x.Targets) != 0 {
+		if x, found, err := table.Expand(name, isHere); !errors.Is(err, want) || found || len(x.Members) != 0 {
 			t.Errorf("%s: %s, %v, %v, want %v", name, show(x), found, err, want)
 		}
 	}

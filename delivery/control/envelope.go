@@ -87,6 +87,9 @@ func checkMessage(m *spool.Message, now time.Time) error {
 		if err := checkRecipient(&m.Recipients[i]); err != nil {
 			return fmt.Errorf("recipient %d: %w", i+1, err)
 		}
+		if r := &m.Recipients[i]; r.Target != "" {
+			r.Target, r.Final = "", false // which programs run here is for the aliases here to say
+		}
 		m.UTF8 = m.UTF8 || m.Recipients[i].Address.UTF8()
 	}
 	m.UTF8 = m.UTF8 || m.Sender.UTF8()

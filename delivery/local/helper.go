@@ -19,13 +19,15 @@ const helperWait = 30 * time.Minute
 // mailboxes they are: see Serve. It may be used by many goroutines.
 type Helper struct {
 	to     config.Transport
+	key    string // that names the socket in the configuration
 	socket string
+	as     string // see order
 }
 
 // NewHelper returns a Helper that connects to a socket for each message. What transport
 // the helper has is its own matter; to names it. Nothing is connected yet.
 func NewHelper(to config.Transport, socket string) *Helper {
-	return &Helper{to: to, socket: socket}
+	return &Helper{to: to, key: "local.helper", socket: socket}
 }
 
 // Hop names the mailboxes as Store.Hop does.
@@ -39,7 +41,7 @@ func (h *Helper) Deliver(ctx context.Context, b *spool.Batch) []spool.Reply {
 		err = fmt.Errorf("%d replies for %d recipients", len(replies), len(b.Recipients))
 	}
 	if err != nil {
-		r := reply(fmt.Errorf("local.helper %s: %w: is its service running?", h.socket, err))
+		r := reply(fmt.Errorf("%s %s: %w: is its service running?", h.key, h.socket, err))
 		replies = make([]spool.Reply, len(b.Recipients))
 		for i := range replies {
 			replies[i] = r
@@ -62,7 +64,9 @@ func (h *Helper) ask(ctx context.Context, b *spool.Batch) (replies []spool.Reply
 	}
 	defer conn.Close()
 	defer context.AfterFunc(ctx, func() { conn.Close() })()
-	if err := writeLine(conn, orderOf(b)); err != nil {
+	o := orderOf(b)
+	o.As = h.as
+	if err := writeLine(conn, o); err != nil {
 		return nil, err
 	}
 	content, err := b.Open()

@@ -85,11 +85,7 @@ func writeEntry(f *os.File, end int64, l *letter) error {
 // entry writes the message as an mbox has it: the line that begins it, the message,
 // and an empty line.
 func (l *letter) entry(w io.Writer) error {
-	from := "MAILER-DAEMON"
-	if !l.message.Sender.IsNull() {
-		from = strings.ReplaceAll(l.message.Sender.String(), " ", "-")
-	}
-	if _, err := io.WriteString(w, "From "+from+" "+l.message.Arrived.UTC().Format(time.ANSIC)+"\n"); err != nil {
+	if _, err := io.WriteString(w, l.begin()); err != nil {
 		return err
 	}
 	if err := l.write(w, true); err != nil {
@@ -97,6 +93,15 @@ func (l *letter) entry(w io.Writer) error {
 	}
 	_, err := io.WriteString(w, "\n")
 	return err
+}
+
+// begin is the line that begins a message in a file of mail.
+func (l *letter) begin() string {
+	from := "MAILER-DAEMON"
+	if !l.message.Sender.IsNull() {
+		from = strings.ReplaceAll(l.message.Sender.String(), " ", "-")
+	}
+	return "From " + from + " " + l.message.Arrived.UTC().Format(time.ANSIC) + "\n"
 }
 
 // endsWith reports whether the message is the last in the file.

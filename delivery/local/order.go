@@ -21,6 +21,10 @@ type order struct {
 	Arrived    time.Time         `json:"arrived"`
 	Sender     address.Address   `json:"sender"`
 	Recipients []address.Address `json:"recipients"`
+	// Targets are those of the recipients, and As is who is to run and write them; none
+	// where they are mailboxes.
+	Targets []string `json:"targets,omitempty"`
+	As      string   `json:"as,omitempty"`
 }
 
 const (
@@ -36,7 +40,11 @@ const (
 func orderOf(b *spool.Batch) order {
 	o := order{ID: b.Message.ID, Arrived: b.Message.Arrived, Sender: b.Message.Sender}
 	for _, n := range b.Recipients {
-		o.Recipients = append(o.Recipients, b.Message.Recipients[n].Address)
+		rcpt := &b.Message.Recipients[n]
+		o.Recipients = append(o.Recipients, rcpt.Address)
+		if rcpt.Target != "" {
+			o.Targets = append(o.Targets, rcpt.Target)
+		}
 	}
 	return o
 }
@@ -46,6 +54,9 @@ func (o *order) batch(open func() (io.ReadCloser, error)) *spool.Batch {
 	b := &spool.Batch{Message: &spool.Message{ID: o.ID, Arrived: o.Arrived, Sender: o.Sender}, Open: open}
 	for i, a := range o.Recipients {
 		b.Message.Recipients = append(b.Message.Recipients, spool.Recipient{Address: a, Status: spool.Queued})
+		if i < len(o.Targets) {
+			b.Message.Recipients[i].Target = o.Targets[i]
+		}
 		b.Recipients = append(b.Recipients, i)
 	}
 	return b

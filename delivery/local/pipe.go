@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"os/exec"
 	"strings"
 	"syscall"
@@ -28,17 +29,25 @@ func (s *Store) runPipe(ctx context.Context, l *letter) spool.Reply {
 	if err != nil {
 		return reply(err)
 	}
-	ctx, cancel := context.WithTimeout(ctx, pipeWait)
-	defer cancel()
-	var said output
-	cmd := exec.CommandContext(ctx, words[0], words[1:]...)
-	cmd.Dir, cmd.Stdout, cmd.Stderr = "/", &said, &said
+	cmd := exec.Command(words[0], words[1:]...)
 	cmd.Env = []string{
 		"PATH=/usr/local/bin:/usr/bin:/bin", "LC_ALL=C.UTF-8",
 		"USER=" + l.to.Local, "LOGNAME=" + l.to.Local, "RECIPIENT=" + l.to.String(), "SENDER=" + l.message.Sender.String(),
 	}
-	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
-	cmd.Cancel = func() error { return syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL) }
+	return feed(ctx, cmd, func(w io.Writer) error { return l.write(w, false) })
+}
+
+// feed runs a program, with what write writes as its standard input, for pipeWait at
+// most.
+func feed(ctx context.Context, cmd *exec.Cmd, write func(io.Writer) error) spool.Reply {
+	ctx, cancel := context.WithTimeout(ctx, pipeWait)
+	defer cancel()
+	var said output
+	cmd.Dir, cmd.Stdout, cmd.Stderr = "/", &said, &said
+	if cmd.SysProcAttr == nil {
+		cmd.SysProcAttr = &syscall.SysProcAttr{}
+	}
+	cmd.SysProcAttr.Setpgid = true
 	cmd.WaitDelay = time.Second // for what it left behind that has its output open
 	in, err := cmd.StdinPipe()
 	if err == nil {
@@ -47,9 +56,11 @@ func (s *Store) runPipe(ctx context.Context, l *letter) spool.Reply {
 	if err != nil {
 		return reply(err)
 	}
-	writeErr := l.write(in, false)
+	kill := func() { _ = syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL) }
+	defer context.AfterFunc(ctx, kill)()
+	writeErr := write(in)
 	if writeErr != nil && !errors.Is(writeErr, syscall.EPIPE) {
-		cancel() // a message that was cut off must not look like a whole one
+		kill() // a message that was cut off must not look like a whole one
 		_ = cmd.Wait()
 		return reply(writeErr)
 	}

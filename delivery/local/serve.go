@@ -38,22 +38,11 @@ type Mailboxes struct {
 // from its first instruction on, and that writes the one mailbox. The runner says what
 // is delivered and to whom; where mailboxes are it cannot say.
 func (m *Mailboxes) Serve(conn net.Conn) error {
-	if err := conn.SetDeadline(time.Now().Add(helperWait)); err != nil {
-		return err
-	}
-	in := bufio.NewReaderSize(conn, maxPiece)
-	var o order
-	if err := readLine(in, &o); err != nil {
-		return err
-	}
-	content, err := os.CreateTemp("", "postino-mailbox")
+	o, content, err := receive(conn)
 	if err != nil {
 		return err
 	}
 	defer content.Close()
-	if err := errors.Join(os.Remove(content.Name()), readContent(content, in)); err != nil {
-		return err
-	}
 	replies := make([]spool.Reply, len(o.Recipients))
 	for i, to := range o.Recipients {
 		one := o
