@@ -143,6 +143,10 @@ func TestDoctorFindsWhatIsWrongWithASmarthost(t *testing.T) {
 	closed := freePort(t)
 	configure(closed)
 	b.wantFound(b.examine(1), "relay", "fail", "cannot connect")
+	b.configure(fmt.Sprintf("[relay]\nhost = \"127.0.0.1\"\nport = %d\nca_file = %q\nusername = \"u\"\n[relay.oauth]\nprovider = \"google\"\nclient_id = \"x\"\n[mx]\nresolver = %q\n", s.Port(), s.CAFile(), names.Addr))
+	got = b.examine(1)
+	b.wantFound(got, "conf.secret", "fail", "postino auth login google --account u")
+	b.wantFound(got, "relay", "fail", "")
 	b.configure("mode = \"nonsense\"\n")
 	b.wantFound(b.examine(1), "conf.file", "fail", "is not a mode")
 }

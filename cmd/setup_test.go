@@ -102,10 +102,17 @@ func TestSetupByFlagsAsksNothing(t *testing.T) {
 	if old, err := os.ReadFile(kept[0]); err != nil || string(old) != string(before) {
 		t.Errorf("kept %s, %v", old, err)
 	}
+	if r := call("geheim", "--provider", "m365", "--host", "smtp.office365.com", "--client-id", "1234-5678", "--force"); r.code != 0 || !strings.Contains(r.out, "postino auth login") {
+		t.Errorf("by OAuth: %+v", r)
+	}
+	if got := b.postino("config", "show"); !strings.Contains(got, `client_id = "1234-5678"`) || strings.Contains(got, "password_file") {
+		t.Errorf("by OAuth:\n%s", got)
+	}
 	for _, tt := range []struct {
 		args []string
 		want string
 	}{
+		{[]string{"--provider", "m365", "--username", "u@corp.test"}, "--client-id is missing"},
 		{nil, "say --provider or --host"},
 		{[]string{"--provider", "gmai"}, `"gmai" is not a preset`},
 		{[]string{"--provider", "ses"}, "--host is missing"},

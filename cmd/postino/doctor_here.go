@@ -109,6 +109,10 @@ func (d *doctor) secrets(ctx context.Context) []finding {
 			continue
 		}
 		check := "conf.secret"
+		if r.relay.OAuth.IsSet() {
+			found = append(found, d.login(r))
+			continue
+		}
 		_, err := r.relay.Secret(ctx)
 		info, statErr := os.Stat(r.relay.PasswordFile)
 		switch {
@@ -125,6 +129,26 @@ func (d *doctor) secrets(ctx context.Context) []finding {
 		}
 	}
 	return found
+}
+
+// login looks whether somebody has allowed us to fetch tokens.
+func (d *doctor) login(r relayOf) finding {
+	const check = "conf.secret"
+	if r.relay.OAuth.Flow == config.FlowClient {
+		_, err := r.relay.OAuth.ClientSecret()
+		if err != nil {
+			return finding{check, failing, r.name + ": " + err.Error(), "make it readable for the runner's user, the owner of " + d.app.spool}
+		}
+		return finding{check, well, r.name + ": there is a client secret", ""}
+	}
+	switch _, err := oauth.New(filepath.Join(d.app.spool, oauth.Dir)).Stored(r.relay); {
+	case err == nil:
+		return finding{check, well, r.name + ": " + r.relay.Username + " is logged in", ""}
+	case errors.Is(err, fs.ErrPermission) && !d.owner():
+		return finding{check, skipped, r.name + ": only root and the runner's user can tell", "run it as root"}
+	default:
+		return finding{check, failing, r.name + ": " + err.Error(), oauth.LoginCommand(r.relay)}
+	}
 }
 
 // owner reports whether we are the runner's user.

@@ -161,6 +161,7 @@ func flagsSetup(fs *flag.FlagSet, o *options) {
 	fs.Func("host", "the smarthost: `HOST` or host:port", text(&s.host))
 	fs.Func("username", "`NAME` to log in with", text(&s.username))
 	fs.Func("password-file", "read the password from `FILE`, - is standard input", text(&s.passwordFile))
+	fs.Func("client-id", "log in by OAuth, as the application that has this `ID`", text(&s.clientID))
 	fs.Func("address", "the `ADDRESS` that mail is from", text(&s.address))
 	fs.Func("to", "send a test mail to `ADDRESS`", text(&s.to))
 	fs.Func("ca-file", "trust the certificates in `FILE` instead of the system's", text(&s.caFile))

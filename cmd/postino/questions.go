@@ -133,7 +133,7 @@ func (q *questions) complete(s *setup) error {
 			}
 		}
 	}
-	if s.to == "" && q.asking {
+	if s.to == "" && q.asking && s.clientID == "" {
 		s.to, err = q.line(`Send a test mail to ("-" for none)`, s.address)
 	}
 	return err
@@ -206,7 +206,11 @@ func (q *questions) login(s *setup, p config.Provider) error {
 	case config.AuthNone:
 		return nil
 	case config.AuthXOAUTH2, config.AuthOAuthBearer:
-		return usageError("%s wants access tokens instead of a password: see [relay.oauth] in postino.toml(5)", p.Name)
+		if s.clientID == "" {
+			if s.clientID, err = q.need("--client-id", "ID of the application that you registered there", ""); err != nil {
+				return err
+			}
+		}
 	}
 	what := "User name"
 	if p.Login != "" {
@@ -227,6 +231,8 @@ func (q *questions) login(s *setup, p config.Provider) error {
 		return nil // a smarthost that asks nobody who they are
 	}
 	switch {
+	case s.clientID != "":
+		return nil
 	case s.passwordFile != "":
 		s.password, err = q.a.readSecret(s.passwordFile)
 	case q.asking:

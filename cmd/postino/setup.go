@@ -31,6 +31,7 @@ type setup struct {
 	address  string // that mail is from
 	to       string // who gets the test mail; "-" is nobody
 	caFile   string
+	clientID string // of OAuth, which then stands in for the password
 	// passwordFile is where the password is read from instead.
 	passwordFile    string
 	force, untested bool
@@ -58,7 +59,7 @@ func runSetup(ctx context.Context, a *app, o options, operands []string) error {
 	if err := a.mayReplace(&q, &s, text, password); err != nil {
 		return err
 	}
-	if !s.untested {
+	if !s.untested && s.clientID == "" {
 		if err := a.trySetup(ctx, &q, c, config.Secret(s.password)); err != nil {
 			return err
 		}
@@ -68,6 +69,10 @@ func runSetup(ctx context.Context, a *app, o options, operands []string) error {
 	}
 	if err := a.userEnvironment(); err != nil {
 		return err
+	}
+	if s.clientID != "" {
+		a.say("mail waits until somebody allows it: postino auth login; then postino doctor")
+		return nil
 	}
 	return a.testMail(ctx, &s)
 }
@@ -114,7 +119,11 @@ func (a *app) setupText(s *setup) (text, passwordFile string, err error) {
 	if s.username != "" && s.username != fixedUsername(s.provider) {
 		line("username", s.username)
 	}
-	if s.username != "" {
+	switch {
+	case s.clientID != "":
+		b.WriteString("\n[relay.oauth]\n")
+		line("client_id", s.clientID)
+	case s.username != "":
 		passwordFile = filepath.Join(a.secrets(), "relay.password")
 		line("password_file", passwordFile)
 	}
