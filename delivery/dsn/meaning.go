@@ -131,7 +131,7 @@ func tooMuch() trouble {
 	return trouble{means: "The server takes no more mail from here for now, since there was too much of it", do: "Send it again later, and less at a time"}
 }
 func encryption() trouble {
-	return trouble{means: "The server wants an encrypted connection that could not be had", do: doPostmaster}
+	return trouble{means: "An encrypted connection was demanded, and could not be had", do: doPostmaster}
 }
 func noOutsiders() trouble {
 	return trouble{means: "The recipient takes no mail from outside, or not from you", do: "Ask the recipient to let mail of yours pass"}
@@ -210,6 +210,8 @@ func statuses() []status {
 		{"6.0 6.1 6.2 6.3", trouble{means: "The server cannot handle the form of this mail", do: "Send it in a simpler form, or without the attachment"}},
 		{"7.1 7.2", trouble{means: "The mail was refused by a rule of the server", do: "If it goes on, ask the recipient in another way to let mail of yours pass, or postmaster"}},
 		{"7.4 7.10", encryption()},
+		{"7.5", trouble{means: "The server did not prove that it is the one which it should be", do: "Ask the recipient in another way to tell the postmaster there"}},
+		{"7.30", trouble{means: "The mail may only go where it stays protected all the way, and the server does not promise that", do: "Send it without that demand, or in another way"}},
 		{"7.20 7.21 7.22", signature()},
 		{"7.23 7.24", spf()},
 		{"7.25", reverseDNS()},

@@ -49,6 +49,9 @@ func TestReadingsOfWhatServersWrite(t *testing.T) {
 		{0, "5.1.2", "x.test: no such domain", "no such domain"},
 		{0, "5.7.1", "greylist", "rule of the server"},
 		{0, "4.4.1", "connection refused", "cannot be reached"},
+		{0, "4.7.4", "STARTTLS is not offered: mail waits; DANE demands TLS of mx.x.test", "encrypted connection"},
+		{0, "4.7.5", "certificate of mx.x.test not accepted: expired (MTA-STS demands one that is: mail waits)", "did not prove"},
+		{0, "5.7.30", "the message requires TLS all the way: REQUIRETLS, which mx.x.test does not offer", "stays protected"},
 		{0, "5.4.6", "mail loop: 101 Received fields", "circles"},
 		{0, "4.3.5", "DKIM: no such file", "set up"},
 	} {

@@ -11,6 +11,7 @@ import (
 	"net"
 	"net/http"
 	"net/http/httptest"
+	"net/netip"
 	"os"
 	"path/filepath"
 	"strings"
@@ -363,5 +364,23 @@ func TestPoliciesAreBounded(t *testing.T) {
 	left, _ := os.ReadDir(s.dir)
 	if _, first := s.policies["d0.test"]; len(s.policies) > maxKept || first || len(left) != 0 {
 		t.Errorf("%d policies, the oldest one %v, %d files", len(s.policies), first, len(left))
+	}
+}
+
+// Both families of a policy host have a turn, and it has no more addresses than that.
+func TestFamiliesOfAPolicyHostAlternate(t *testing.T) {
+	t.Parallel()
+	parse := func(text string) (list []netip.Addr) {
+		for _, word := range strings.Fields(text) {
+			list = append(list, netip.MustParseAddr(word))
+		}
+		return list
+	}
+	for _, tt := range []struct{ in, want string }{
+		{"", ""}, {"::1", "::1"}, {"::1 192.0.2.1", "::1 192.0.2.1"}, {"::1 ::2 ::3 192.0.2.1 192.0.2.2", "::1 192.0.2.1 ::2 ::3"}, {"192.0.2.1 192.0.2.2", "192.0.2.1 192.0.2.2"},
+	} {
+		if got := alternate(parse(tt.in)); fmt.Sprint(got) != fmt.Sprint(parse(tt.want)) {
+			t.Errorf("%s: %v, want %s", tt.in, got, tt.want)
+		}
 	}
 }
