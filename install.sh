@@ -272,10 +272,10 @@ install_programs() {
 	install_completion bash "$prefix/share/bash-completion/completions/postino"
 	install_completion zsh "$prefix/share/zsh/site-functions/_postino"
 	install_completion fish "$prefix/share/fish/vendor_completions.d/postino.fish"
-	for page in man/*.[158]; do
+	for page in man/*.[158] man/postino*.7; do
 		put "$page" "$prefix/share/man/man${page##*.}/${page#man/}" 0644
 	done
-	for page in man/*.7 man/*.md README.md LICENSE; do
+	for page in man/[!p]*.7 man/*.md README.md LICENSE; do
 		put "$page" "$prefix/share/doc/postino/${page#man/}" 0644
 	done
 }
