@@ -3,7 +3,9 @@ package cmd_test
 import (
 	"encoding/json"
 	"fmt"
+	"io"
 	"net"
+	"net/http"
 	"os"
 	"os/exec"
 	"os/user"
@@ -12,6 +14,7 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+	"time"
 
 	"postino/delivery/oauth/oauthtest"
 	"postino/delivery/relay/relaytest"
@@ -131,6 +134,11 @@ service auth {
 service stats {
   unix_listener stats-writer {
     mode = 0666
+  }
+}
+service anvil {
+  unix_listener anvil-auth-penalty {
+    mode = 0
   }
 }
 service submission-login {
@@ -351,6 +359,47 @@ func TestMailGoesWithALoginByDevice(t *testing.T) {
 		if strings.Contains(shown, secret) {
 			t.Errorf("%s… is shown", secret)
 		}
+	}
+}
+
+// By code a login in a terminal ends when the browser comes to this machine, or with the
+// address that somebody pastes.
+func TestLoginByCode(t *testing.T) {
+	t.Parallel()
+	issuer := oauthtest.New(t, account)
+	b := newBox(t, fmt.Sprintf("[relay]\nhost = \"127.0.0.1\"\nusername = %q\n[relay.oauth]\ntoken_url = %q\nauth_url = %q\nclient_id = %q\nflow = \"code\"\n",
+		account, issuer.URL+"/token", issuer.URL+"/auth", oauthtest.ClientID))
+	cmd := b.command("", program("postino"), "auth", "login")
+	said := newLines()
+	stdin, terminal := io.Pipe()
+	cmd.Stdout, cmd.Stdin = said, stdin
+	cmd.WaitDelay = time.Second
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	said.await(t, issuer.URL+"/auth?")
+	said.await(t, "paste it here")
+	_, page, _ := strings.Cut(said.String(), issuer.URL)
+	page, _, _ = strings.Cut(page, "\n")
+	browser := &http.Client{CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }}
+	response, err := browser.Get(issuer.URL + page)
+	if err != nil {
+		t.Fatal(err)
+	}
+	response.Body.Close()
+	fmt.Fprintf(terminal, "what?\n%s\n", response.Header.Get("Location"))
+	terminal.Close()
+	if err := cmd.Wait(); err != nil || !strings.Contains(said.String(), account+" is logged in.") {
+		t.Errorf("%v:\n%s", err, said)
+	}
+	if out := b.postino("auth", "status"); !strings.Contains(out, "code  logged in") {
+		t.Errorf("auth status: %s", out)
+	}
+	if out := b.postino("auth", "logout"); !strings.Contains(out, account) {
+		t.Errorf("auth logout: %s", out)
+	}
+	if r := b.run(b.command("", program("postino"), "auth", "logout")); r.code != 1 {
+		t.Errorf("a second logout: %+v", r)
 	}
 }
 

@@ -21,6 +21,8 @@ const (
 	// refreshPause is the time between two refreshes, in vain or not: neither a provider
 	// in trouble nor a relay that takes no token at all makes us hammer one.
 	refreshPause = 30 * time.Second
+	// vainMost is the longest time between two refreshes in vain while there is no mail.
+	vainMost = time.Hour
 	// keepPoll is how often the runner looks whether a token is to be refreshed.
 	keepPoll = 10 * time.Second
 )
@@ -65,6 +67,7 @@ type account struct {
 	unsaved bool      // token is newer than the file
 	tried   time.Time // the last refresh
 	failed  error     // what came of it; nil: a token
+	vain    int       // so many in a row came to nothing
 	renewed time.Time // the last refresh of a token that the relay did not take
 }
 
@@ -170,7 +173,7 @@ func (s *Store) reload(a *account, r *config.Relay) error {
 	}
 	t, at, err := load(s.path(r))
 	if at != a.stamp || err != nil {
-		a.tried, a.failed = time.Time{}, nil
+		a.tried, a.failed, a.vain = time.Time{}, nil, 0
 	}
 	a.token, a.stamp = t, at
 	return err
@@ -182,7 +185,12 @@ func (s *Store) reload(a *account, r *config.Relay) error {
 func (s *Store) refresh(ctx context.Context, a *account, r *config.Relay, refused config.Secret) (err error) {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), requestTime)
 	defer cancel()
-	defer func() { a.tried, a.failed = time.Now(), err }()
+	defer func() {
+		a.tried, a.failed = time.Now(), err
+		if a.vain++; err == nil {
+			a.vain = 0
+		}
+	}()
 	if r.OAuth.Flow == config.FlowClient {
 		t, err := s.client(r).byClient(ctx)
 		if err == nil {
@@ -292,11 +300,11 @@ func (s *Store) worthAsking(r *config.Relay) bool {
 		return false // somebody is at it
 	}
 	defer func() { a.turn <- struct{}{} }()
-	now := time.Now()
-	if s.reload(a, r) != nil || a.token.Access == "" || now.Sub(a.tried) < refreshPause {
+	if s.reload(a, r) != nil || a.token.Access == "" {
 		return false
 	}
-	return a.unsaved || a.token.due(now)
+	now, wait := time.Now(), min(refreshPause<<min(a.vain, 10), vainMost)
+	return now.Sub(a.tried) >= wait && (a.unsaved || a.token.due(now))
 }
 
 // explain adds to an error what the operator has to do about it.

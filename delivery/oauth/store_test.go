@@ -78,6 +78,44 @@ func TestTokenIsRefreshedWithTheNewestRefreshToken(t *testing.T) {
 	if n := server.Grants("refresh_token"); n != 3 {
 		t.Errorf("%d refreshes, want 3", n)
 	}
+	// A provider that gives no new refresh token means the old one.
+	before, _ := s.Stored(r)
+	server.Say(oauthtest.Answer{Status: 200, Body: `{"access_token":"a"}`})
+	if token, err := s.Token(t.Context(), r); token != "a" {
+		t.Error(err)
+	}
+	if after, err := s.Stored(r); err != nil || after.Refresh != before.Refresh || after.Refresh == "" {
+		t.Errorf("the refresh token is lost: %v", err)
+	}
+}
+
+// What the provider does not refresh is tried again less and less often while there is
+// no mail.
+func TestVainRefreshesBecomeRare(t *testing.T) {
+	t.Parallel()
+	server := oauthtest.New(t, user)
+	s, r := loggedIn(t, server)
+	age(t, s, r, time.Hour)
+	a := s.account(r)
+	wait := refreshPause
+	for range 4 {
+		server.Say(oauthtest.Answer{Status: 503})
+		a.tried = time.Time{}
+		if _, err := s.Token(t.Context(), r); err == nil {
+			t.Fatal("no error")
+		}
+		for since, want := range map[time.Duration]bool{wait: false, 2*wait + time.Second: true} {
+			a.tried = time.Now().Add(-since)
+			if s.worthAsking(r) != want {
+				t.Errorf("%v after a refresh in vain: want %v", since, want)
+			}
+		}
+		wait *= 2
+	}
+	a.tried = time.Time{}
+	if token, err := s.Token(t.Context(), r); err != nil || !server.Takes(token.Reveal()) || a.vain != 0 {
+		t.Errorf("when the provider is back: %v", err)
+	}
 }
 
 // Of many connections that find the token ended one refreshes it, in whatever process:
@@ -282,7 +320,7 @@ func TestDamagedFileIsNoLogin(t *testing.T) {
 func TestHostileEndpoints(t *testing.T) {
 	t.Parallel()
 	for name, a := range map[string]oauthtest.Answer{
-		"endless":           {Status: 200, Body: `{"access_token":"` + strings.Repeat("a", 1<<20) + `"}`},
+		"endless":           {Status: 200, Body: `{"access_token":"geheim","x":"` + strings.Repeat("a", 1<<20) + `"}`},
 		"no JSON":           {Status: 200, Body: "access_token=geheim"},
 		"another type":      {Status: 200, Body: `{"access_token":"geheim","token_type":"mac"}`},
 		"a line end":        {Status: 200, Body: `{"access_token":"geheim\r\nMAIL FROM:<>","token_type":"bearer"}`},
@@ -291,7 +329,7 @@ func TestHostileEndpoints(t *testing.T) {
 		"no token":          {Status: 200, Body: `{"token_type":"bearer"}`},
 		"a list":            {Status: 200, Body: `[]`},
 		"a negative life":   {Status: 200, Body: `{"access_token":"geheim","expires_in":-1}`},
-		"a redirection":     {Status: 307, Body: "http://192.0.2.1/token"},
+		"a redirection":     {Status: 307, Body: "/token"},
 		"an error with 200": {Status: 200, Body: `{"error":"invalid_grant","error_description":"geheim` + `"}`},
 		"a page":            {Status: 500, Type: "text/html", Body: "<b>geheim</b>"},
 		"a wild code":       {Status: 400, Body: `{"error":"a\r\nb","error_description":"geheim"}`},

@@ -11,6 +11,7 @@ import (
 	"testing"
 
 	"postino/config"
+	"postino/delivery/oauth/oauthtest"
 	"postino/delivery/relay/relaytest"
 )
 
@@ -168,4 +169,18 @@ func TestNoPlaintextCredentialsBehindAProxy(t *testing.T) {
 	})
 	want{"4.7.11", 0, "AUTH", "under TLS only"}.check(t, newRelay(t, c, patient()).Deliver(t.Context(), one())[0])
 	never(t, server, "^AUTH")
+}
+
+// The provider of access tokens is behind the proxy too.
+func TestTokensAreFetchedThroughTheProxy(t *testing.T) {
+	provider := oauthtest.New(t, "u")
+	_, r := provided(t, provider, true)
+	up := startProxy(t, &proxy{name: "provider.invalid", leads: provider.Listener.Addr().String()})
+	c := *r.config
+	c.Proxy = config.Proxy{Address: up.Addr().String()}
+	c.OAuth.TokenURL = "http://provider.invalid/token"
+	r.config = &c
+	if l, refused := r.credentials(t.Context()); refused != nil || !provider.Takes(l.password) {
+		t.Errorf("got %+v", refused)
+	}
 }

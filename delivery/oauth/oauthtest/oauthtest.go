@@ -12,6 +12,7 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"net/url"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -23,6 +24,9 @@ const (
 	ClientSecret = "Sq4-client-secret"
 	// UserCode is what a person has to enter.
 	UserCode = "WDJB-MJHT"
+	// tokenSize is about how long Microsoft's tokens are, in octets: too long for a
+	// command of SMTP.
+	tokenSize = 1500
 )
 
 // Server is a running server. Its fields may be changed while no request is under way.
@@ -235,7 +239,7 @@ func (s *Server) token(w http.ResponseWriter, r *http.Request) {
 
 // give answers with a new token.
 func (s *Server) give(w http.ResponseWriter, refreshable bool) {
-	access := "access-" + rand.Text()
+	access := "access-" + rand.Text() + strings.Repeat("x", tokenSize)
 	said := map[string]any{"access_token": access, "token_type": "bearer"}
 	s.access[access] = time.Now().Add(1000 * time.Hour)
 	if s.Life > 0 {
