@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"postino/config"
+	"postino/delivery/relay/relaytest"
 	"postino/spool"
 )
 
@@ -110,14 +111,20 @@ func daemon(t *testing.T, network, address string, program string, args ...strin
 }
 
 // letters are contents that say which they are, small and large ones, with all that
-// may go wrong with dots and octets above 127.
+// may go wrong with dots, octets above 127, lines and their ends.
 func letters(n int) (list []string) {
+	for i, body := range []string{
+		"", "\r\n", "\r\n\r\n\r\n", ".\r\n", "..\r\n.\r\n", strings.Repeat("x", 5000) + "\r\n", strings.Repeat("\xfc", 998) + "\r\n",
+		" \r\n\t\r\n", "From here\r\n>From there\r\n", strings.Repeat(strings.Repeat("y", 62)+"\r\n", 1<<14), // 1 MiB
+	} {
+		list = append(list, fmt.Sprintf("Subject: odd %d\r\nMessage-ID: <odd%d@sender.test>\r\nDate: Wed, 25 Nov 2026 09:14:23 +0000\r\n\r\n", i, i)+body)
+	}
 	for i := range n {
 		size := 10
 		if i%10 == 9 {
 			size = 5000
 		}
-		list = append(list, fmt.Sprintf("Subject: letter %d\r\nMessage-ID: <%d@sender.test>\r\n\r\n.\r\n..x\r\ngr\xc3\xbcn\r\n", i, i)+
+		list = append(list, fmt.Sprintf("Subject: letter %d\r\nMessage-ID: <%d@sender.test>\r\nDate: Wed, 25 Nov 2026 09:14:23 +0000\r\n\r\n.\r\n..x\r\ngr\xc3\xbcn\r\n", i, i)+
 			strings.Repeat(fmt.Sprintf(".%d 0123456789abcdef\r\n", i), size))
 	}
 	return list
@@ -139,7 +146,9 @@ func post(t *testing.T, p *pool, list []string, refused string) {
 			replies := send(t, p, b)
 			want{"2", 250, "dot", ""}.check(t, replies[0])
 			if refused != "" {
-				want{"5.1.1", 550, "RCPT", ""}.check(t, replies[1])
+				if r := replies[1]; r.Class() != spool.Permanent || r.Code/100 != 5 || r.Command != "RCPT" {
+					t.Errorf("%s: %+v", refused, r)
+				}
 			}
 		})
 	}
@@ -188,9 +197,13 @@ func to(t *testing.T, port int, change ...func(*peer)) *pool {
 
 // Postfix takes what is sent ahead, by BDAT and by DATA, and a command at a time.
 func TestInteropWithPostfix(t *testing.T) {
+	t.Parallel()
 	needs(t, "/usr/lib/postfix/sbin/master", "postfix")
-	for name, hidden := range map[string]string{"all": "", "DATA": "chunking", "neither": "chunking, pipelining"} {
+	ca := relaytest.New(t, relaytest.Options{})
+	cert, key := ca.ClientCert(t)
+	for name, hidden := range map[string]string{"all": "", "DATA": "chunking", "neither": "chunking, pipelining", "TLS": ""} {
 		t.Run(name, func(t *testing.T) {
+			t.Parallel()
 			dir := openDir(t)
 			port := freePort(t)
 			write(t, dir, "etc/master.cf", fmt.Sprintf(`127.0.0.1:%d inet n - n - - smtpd
@@ -203,6 +216,7 @@ defer unix - - n - 0 bounce
 error unix - - n - - error
 virtual unix - n n - - virtual
 anvil unix - - n - 1 anvil
+tlsmgr unix - - n 1000? 1 tlsmgr
 postlog unix-dgram n - n - 1 postlogd
 `, port))
 			write(t, dir, "etc/main.cf", fmt.Sprintf(`compatibility_level = 3.6
@@ -226,7 +240,10 @@ smtpd_reject_unlisted_recipient = yes
 smtpd_error_sleep_time = 0
 smtpd_soft_error_limit = 10000
 smtpd_hard_error_limit = 10000
-`, dir, hidden))
+smtpd_tls_security_level = may
+smtpd_tls_cert_file = %[3]s
+smtpd_tls_key_file = %[4]s
+`, dir, hidden, cert, key))
 			for _, sub := range []string{"queue/pid", "data", "mail"} {
 				if err := os.MkdirAll(filepath.Join(dir, sub), 0o755); err != nil {
 					t.Fatal(err)
@@ -244,7 +261,11 @@ smtpd_hard_error_limit = 10000
 			}
 			daemon(t, "tcp", net.JoinHostPort("127.0.0.1", strconv.Itoa(port)), "/usr/lib/postfix/sbin/master", "-c", etc, "-d")
 			list := letters(60)
-			post(t, to(t, port), list, "nobody@x.test")
+			p := to(t, port)
+			if name == "TLS" {
+				p = to(t, port, func(p *peer) { p.policy, p.caFile = config.StartTLS, ca.CAFile() })
+			}
+			post(t, p, list, "nobody@x.test")
 			arrived(t, filepath.Join(dir, "mail/box/new/*"), list)
 		})
 	}
@@ -266,6 +287,7 @@ func uid(t *testing.T, name string) int {
 
 // Dovecot's LMTP answers for each recipient.
 func TestInteropWithDovecotLMTP(t *testing.T) {
+	t.Parallel()
 	needs(t, "/usr/lib/dovecot/lmtp", "dovecot-lmtpd")
 	dir := openDir(t)
 	socket := filepath.Join(dir, "lmtp")
