@@ -172,7 +172,8 @@ func wordings() []wording {
 			"receiving mail at a rate", "receiving mail too quickly", "temporarily deferred due to", "throttl", "server busy"}, tooMuch()}, // SES, Gmail, Yahoo, Outlook
 		{[]string{"starttls", "tls required", "encryption required", "requires encryption"}, encryption()},
 		{[]string{"spam", "unsolicited", "[ph01]", "not accepted for policy reasons", "content rejected", "bulk mail"}, spam()}, // Gmail, Yahoo, rspamd
-		{[]string{"not authorized to send", "sender not authenticated for group", "only accepts mail from", "recipnotingroup"}, noOutsiders()},
+		{[]string{"not authorized to send", "sendernotauthenticatedforgroup", "sender not authenticated for group", "only accepts mail from", "recipnotingroup"}, noOutsiders()},
+		{[]string{"authentication required", "must authenticate", "must be authenticated", "authentication failed", "password not accepted", "authentication credentials"}, credentials()},
 	}
 }
 
@@ -219,7 +220,7 @@ func statuses() []status {
 		{"7.27", trouble{means: "The mail was refused because its sender's domain takes no mail itself", do: "Send it from an address that can be answered"}},
 		{"7.28 7.650", tooMuch()},
 		{"7.606", blockList()},
-		{"7.8 7.9 7.0", credentials()},
+		{"7.8 7.9", credentials()},
 		{"7.124 7.133", noOutsiders()},
 	}
 }
