@@ -1,6 +1,7 @@
 package cmd_test
 
 import (
+	"bytes"
 	"fmt"
 	"os"
 	"os/exec"
@@ -101,11 +102,18 @@ func shutDown(t *testing.T, dir string) {
 // mountAgain mounts anew what is mounted on dir.
 func mountAgain(t *testing.T, dir string) {
 	t.Helper()
-	image, err := os.ReadFile("/sys/block/" + device(t, dir) + "/loop/backing_file")
+	backing := "/sys/block/" + device(t, dir) + "/loop/backing_file"
+	image, err := os.ReadFile(backing)
 	if err != nil {
 		t.Fatal(err)
 	}
 	poll(t, "unmount", func() bool { return syscall.Unmount(dir, 0) == nil })
+	// Namespaces of other tests have it mounted too until they end, and to mount it once
+	// more meanwhile would be to get the broken one back.
+	poll(t, "the end of the file system", func() bool {
+		now, err := os.ReadFile(backing)
+		return err != nil || !bytes.Equal(now, image)
+	})
 	if out, err := exec.Command("mount", "-o", "loop", strings.TrimSpace(string(image)), dir).CombinedOutput(); err != nil {
 		t.Fatalf("mount: %v\n%s", err, out)
 	}
