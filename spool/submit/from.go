@@ -127,11 +127,28 @@ func (tx *transaction) checkFrom(section *header.Section) error {
 	}
 	authors, err := section.Addresses("From", "Sender", "Resent-From", "Resent-Sender")
 	if err != nil {
-		return tx.object(refuse(550, smtp.EnhancedCode{5, 7, 1}, "uid %d may use some addresses alone (limits.allow_from), and %v", tx.msg.Origin.UID, err))
+		return tx.objectFrom(patterns, "uid %d may use some addresses alone (limits.allow_from), and %v", tx.msg.Origin.UID, err)
 	}
 	for _, a := range append(authors, tx.msg.Sender) {
 		if !a.IsNull() && !tx.policy.matches(patterns, a) {
-			return tx.object(refuse(550, smtp.EnhancedCode{5, 7, 1}, "uid %d may not send as %s: limits.allow_from does not allow it", tx.msg.Origin.UID, a))
+			return tx.objectFrom(patterns, "uid %d may not send as %s: limits.allow_from does not allow it", tx.msg.Origin.UID, a)
+		}
+	}
+	return nil
+}
+
+// objectFrom refuses who mail is from. The report about a drop file, which has the mail
+// in it, must not go to an address that the user may not use: then it is for the user,
+// or, where that one has no name here, for nobody.
+func (tx *transaction) objectFrom(patterns []string, format string, args ...any) error {
+	err := tx.object(refuse(550, smtp.EnhancedCode{5, 7, 1}, format, args...))
+	if err != nil || tx.policy.matches(patterns, tx.msg.Sender) {
+		return err
+	}
+	tx.msg.Sender, tx.msg.BareSender = address.Address{}, false
+	if u, err := user.LookupId(strconv.Itoa(tx.msg.Origin.UID)); err == nil {
+		if a, err := address.Parse(u.Username); err == nil && a.Domain == "" {
+			tx.msg.Sender, tx.msg.BareSender = address.Address{Local: a.Local, Domain: tx.policy.Domain}, true
 		}
 	}
 	return nil

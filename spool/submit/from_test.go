@@ -115,8 +115,22 @@ func TestDropFileOfWrongSenderIsStoredWithTheRefusal(t *testing.T) {
 	p := testPolicy
 	p.AllowFrom = map[string][]string{"*": {"@shop.example"}}
 	r.srv.SetPolicy(p)
-	r.leave(1, 1, 1)
-	if list := r.messages(); len(list) != 1 || list[0].Refused == nil || list[0].Refused.Status != "5.7.1" {
-		t.Errorf("%+v", list)
+	name := strings.Repeat("a", 32)
+	r.drop(name, recorded(name, "victim@y.test", []string{"1@y.test"}, hello))
+	name = strings.Repeat("b", 32)
+	r.drop(name, recorded(name, "web@shop.example", []string{"1@y.test"}, "From: victim@y.test\r\n"+hello))
+	r.scan()
+	list := r.messages()
+	if len(list) != 2 {
+		t.Fatalf("%+v", list)
+	}
+	for _, m := range list {
+		if m.Refused == nil || m.Refused.Status != "5.7.1" {
+			t.Errorf("%+v", m)
+		}
+		// The report, which has the mail in it, must not go to whomever it names.
+		if m.Sender.Domain == "y.test" || m.Sender.Domain != "shop.example" && (m.Sender.IsNull() || !m.BareSender) {
+			t.Errorf("from %s, bare: %v", m.Sender, m.BareSender)
+		}
 	}
 }
