@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"slices"
 	"time"
 )
 
@@ -257,10 +258,12 @@ func (s *session) chunks(t *transaction) bool {
 
 // bdat sends the content in one chunk.
 func (s *session) bdat(t *transaction) {
-	var l lines
-	text := l.end(l.add(make([]byte, 0, len(t.content.text)+2), t.content.text))
-	s.w.line(fmt.Sprintf("BDAT %d LAST", len(text)))
-	s.w.append(func(out []byte) []byte { return append(out, text...) })
+	s.w.append(func(out []byte) []byte {
+		var l lines
+		command := len(out)
+		out = l.end(l.add(out, t.content.text))
+		return slices.Insert(out, command, fmt.Appendf(nil, "BDAT %d LAST\r\n", len(out)-command)...)
+	})
 	s.ended(t)
 }
 
