@@ -54,6 +54,7 @@ func TestConfigImportKeepsPasswordsToThemselves(t *testing.T) {
 		{0, "postino config import msmtp " + theirs + " --secrets secrets", exUsage, "-", "want an absolute path"},
 		{0, "postino config import qmail", exConfig, "-", "there are postfix, exim, msmtp"},
 		{0, "postino config import", exUsage, "-", "takes the name of a mail program"},
+		{65534, "postino setup --config " + defaultConfig, exNoPerm, "-", "postino --user setup"},
 		{65534, "postino config import msmtp " + theirs, exConfig, "-", "permission denied"},
 	})
 }

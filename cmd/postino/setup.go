@@ -43,6 +43,9 @@ func runSetup(ctx context.Context, a *app, o options, operands []string) error {
 	if len(operands) > 0 {
 		return usageError("setup takes no operands")
 	}
+	if os.Geteuid() != 0 && a.config == defaultConfig {
+		return &exitError{status: exNoPerm, err: fmt.Errorf("%s is root's to write: call it as root, or for a postino of your own: postino --user setup", a.config)}
+	}
 	s := o.setup
 	q := questions{a: a, asking: isTerminal(a.stdin)}
 	if err := q.complete(&s); err != nil {
