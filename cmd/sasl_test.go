@@ -1,0 +1,261 @@
+package cmd_test
+
+import (
+	"fmt"
+	"net"
+	"os"
+	"os/exec"
+	"os/user"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"syscall"
+	"testing"
+
+	"postino/delivery/oauth/oauthtest"
+	"postino/delivery/relay/relaytest"
+)
+
+// account is the one that the servers of these tests know.
+const account, accountPassword = "box@x.test", "Zq7-secret"
+
+// saslServers are Postfix, which asks Dovecot who somebody is, and Dovecot itself as a
+// server of submissions, which hands on to backend. Dovecot asks the issuer about access
+// tokens.
+type saslServers struct {
+	b                   *box
+	postfix, submission int // ports
+	issuer              *oauthtest.Server
+	backend             *relaytest.Server
+	ca, cert, key       string
+}
+
+func startSASL(t *testing.T, b *box) *saslServers {
+	t.Helper()
+	needsRoot(t)
+	needsFile(t, "/usr/lib/postfix/sbin/master", "postfix")
+	needsFile(t, "/usr/lib/dovecot/submission", "dovecot-submissiond")
+	s := &saslServers{b: b, postfix: freePort(t), submission: freePort(t), issuer: oauthtest.New(t, account),
+		backend: relaytest.New(t, relaytest.Options{})}
+	cert, key := s.backend.ClientCert(t)
+	for name, from := range map[string]string{"ca.pem": s.backend.CAFile(), "cert.pem": cert, "key.pem": key} {
+		text, err := os.ReadFile(from)
+		if err != nil {
+			t.Fatal(err)
+		}
+		b.write(name, string(text))
+	}
+	s.ca, s.cert, s.key = filepath.Join(b.dir, "ca.pem"), filepath.Join(b.dir, "cert.pem"), filepath.Join(b.dir, "key.pem")
+	s.startDovecot(t)
+	s.startPostfix(t)
+	return s
+}
+
+// write makes a file in the box that everybody can read.
+func (b *box) write(name, text string) string {
+	b.t.Helper()
+	path := filepath.Join(b.dir, name)
+	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
+		b.t.Fatal(err)
+	}
+	if err := os.WriteFile(path, []byte(text), 0o644); err != nil {
+		b.t.Fatal(err)
+	}
+	return path
+}
+
+// daemon runs a server in the foreground, in a process group of its own, until the test
+// ends. What it says is in log then.
+func daemon(t *testing.T, log string, program string, args ...string) {
+	t.Helper()
+	cmd := exec.Command(program, args...)
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		_ = syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL) // it may be gone
+		_ = cmd.Wait()
+		if text, err := os.ReadFile(log); err == nil && t.Failed() {
+			t.Logf("%s says:\n%s", program, text)
+		}
+	})
+}
+
+func (s *saslServers) startDovecot(t *testing.T) {
+	t.Helper()
+	b := s.b
+	b.write("users", account+":{PLAIN}"+accountPassword+"\n")
+	b.write("oauth2.conf", "introspection_mode = auth\nintrospection_url = "+s.issuer.URL+"/introspect\nusername_attribute = email\nactive_attribute = active\nactive_value = true\n")
+	b.write("dovecot.conf", fmt.Sprintf(`protocols = submission
+listen = 127.0.0.1
+base_dir = %[1]s/run
+state_dir = %[1]s/state
+log_path = %[1]s/dovecot.log
+mail_location = maildir:%[1]s/none
+first_valid_uid = 1
+ssl = required
+ssl_cert = <%[1]s/cert.pem
+ssl_key = <%[1]s/key.pem
+ssl_ca = <%[1]s/ca.pem
+ssl_verify_client_cert = yes
+ssl_require_crl = no
+auth_ssl_username_from_cert = yes
+auth_failure_delay = 0
+auth_mechanisms = plain login cram-md5 scram-sha-256 xoauth2 oauthbearer external
+passdb {
+  driver = passwd-file
+  args = %[1]s/users
+  mechanisms = plain login cram-md5 scram-sha-256
+}
+passdb {
+  driver = oauth2
+  args = %[1]s/oauth2.conf
+  mechanisms = xoauth2 oauthbearer
+}
+passdb {
+  driver = static
+  args = nopassword=y
+  mechanisms = external
+}
+userdb {
+  driver = static
+  args = uid=%[2]d gid=%[2]d home=%[1]s/none
+}
+service auth {
+  unix_listener %[1]s/auth {
+    mode = 0666
+  }
+}
+service stats {
+  unix_listener stats-writer {
+    mode = 0666
+  }
+}
+service anvil {
+  unix_listener anvil-auth-penalty {
+    mode = 0
+  }
+}
+service submission-login {
+  inet_listener submission {
+    port = 0
+  }
+  inet_listener submissions {
+    port = %[3]d
+    ssl = yes
+  }
+}
+submission_relay_host = 127.0.0.1
+submission_relay_port = %[4]d
+submission_relay_trusted = yes
+hostname = dovecot.test
+`, b.dir, spoolUID, s.submission, s.backend.Port()))
+	daemon(t, filepath.Join(b.dir, "dovecot.log"), needs(t, "dovecot", "dovecot-core"), "-F", "-c", filepath.Join(b.dir, "dovecot.conf"))
+	poll(t, "Dovecot", func() bool {
+		return listens("unix", filepath.Join(b.dir, "auth")) && listens("tcp", "127.0.0.1:"+strconv.Itoa(s.submission))
+	})
+}
+
+func (s *saslServers) startPostfix(t *testing.T) {
+	t.Helper()
+	b := s.b
+	b.write("etc/master.cf", fmt.Sprintf(`127.0.0.1:%d inet n - n - - smtpd
+cleanup unix n - n - 0 cleanup
+qmgr unix n - n 300 1 qmgr
+tlsmgr unix - - n 1000? 1 tlsmgr
+rewrite unix - - n - - trivial-rewrite
+proxymap unix - - n - - proxymap
+bounce unix - - n - 0 bounce
+defer unix - - n - 0 bounce
+error unix - - n - - error
+virtual unix - n n - - virtual
+anvil unix - - n - 1 anvil
+postlog unix-dgram n - n - 1 postlogd
+`, s.postfix))
+	b.write("etc/main.cf", fmt.Sprintf(`compatibility_level = 3.6
+queue_directory = %[1]s/queue
+data_directory = %[1]s/data
+maillog_file_prefixes = %[1]s
+maillog_file = %[1]s/postfix.log
+inet_interfaces = 127.0.0.1
+inet_protocols = ipv4
+myhostname = mx.test
+mydestination =
+mynetworks = 192.0.2.0/24
+smtpd_tls_security_level = encrypt
+smtpd_tls_cert_file = %[1]s/cert.pem
+smtpd_tls_key_file = %[1]s/key.pem
+smtpd_sasl_auth_enable = yes
+smtpd_sasl_type = dovecot
+smtpd_sasl_path = %[1]s/auth
+smtpd_relay_restrictions = permit_sasl_authenticated, reject
+smtpd_recipient_restrictions = permit_sasl_authenticated, reject
+virtual_mailbox_domains = x.test
+virtual_mailbox_base = %[1]s/mail
+virtual_mailbox_maps = static:box/
+virtual_uid_maps = static:65534
+virtual_gid_maps = static:65534
+smtpd_error_sleep_time = 0
+`, b.dir))
+	owners := map[string]int{"queue/pid": 0, "data": userID(t, "postfix"), "mail": 65534}
+	for dir, uid := range owners {
+		path := filepath.Join(b.dir, dir)
+		if err := os.MkdirAll(path, 0o755); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.Chown(path, uid, 0); err != nil {
+			t.Fatal(err)
+		}
+	}
+	etc := filepath.Join(b.dir, "etc")
+	if out, err := exec.Command("postfix", "-c", etc, "check").CombinedOutput(); err != nil {
+		t.Fatalf("postfix check: %v\n%s", err, out)
+	}
+	daemon(t, filepath.Join(b.dir, "postfix.log"), "/usr/lib/postfix/sbin/master", "-c", etc, "-d")
+	poll(t, "Postfix", func() bool { return listens("tcp", "127.0.0.1:"+strconv.Itoa(s.postfix)) })
+}
+
+// relay is the table of that name for a relay that is logged in to in a way.
+func (s *saslServers) relay(table string, port int, tls, auth string, lines ...string) string {
+	head := fmt.Sprintf("%s\nhost = \"127.0.0.1\"\nport = %d\ntls = %q\nca_file = %q\nauth = %q\nmessages_per_connection = 1\n", table, port, tls, s.ca, auth)
+	return head + strings.Join(lines, "\n") + "\n"
+}
+
+// logins are the mechanism and the user of each message that Postfix took, in order.
+func (s *saslServers) logins(t *testing.T) (list []string) {
+	t.Helper()
+	text, err := os.ReadFile(filepath.Join(s.b.dir, "postfix.log"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for line := range strings.Lines(string(text)) {
+		if _, login, found := strings.Cut(line, "sasl_method="); found {
+			list = append(list, strings.TrimSpace(login))
+		}
+	}
+	return list
+}
+
+func listens(network, address string) bool {
+	conn, err := net.Dial(network, address)
+	if err != nil {
+		return false
+	}
+	conn.Close()
+	return true
+}
+
+// userID is that of a user of the system.
+func userID(t *testing.T, name string) int {
+	t.Helper()
+	u, err := user.Lookup(name)
+	if err != nil {
+		skip(t, "%v", err)
+	}
+	uid, err := strconv.Atoi(u.Uid)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return uid
+}
