@@ -95,6 +95,9 @@ func TestWantOfATokenDefers(t *testing.T) {
 			provider.Say(tt.answers...)
 			reply := r.Deliver(t.Context(), one())[0]
 			tt.want.check(t, reply)
+			if kind := map[bool]spool.Fault{true: spool.FaultNetwork, false: spool.FaultRelay}[tt.want.status == "4.4.1"]; reply.Fault != kind {
+				t.Errorf("the fault is %q, want %q", reply.Fault, kind)
+			}
 			if reply.Class() != spool.Temporary || strings.Contains(fmt.Sprintf("%+v", reply), "access-") {
 				t.Errorf("%+v", reply)
 			}

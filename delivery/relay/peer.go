@@ -149,7 +149,7 @@ func unreachable(where string, err error) spool.Reply {
 	status := "4.4.1"
 	var dns *net.DNSError
 	var op *net.OpError
-	if errors.As(err, &op) {
+	for errors.As(err, &op) { // one in another behind a proxy
 		err = op.Err // without the address, which where says
 	}
 	if errors.As(err, &dns) {

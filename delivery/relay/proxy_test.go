@@ -13,6 +13,7 @@ import (
 	"postino/config"
 	"postino/delivery/oauth/oauthtest"
 	"postino/delivery/relay/relaytest"
+	"postino/spool"
 )
 
 // proxy is a SOCKS5 proxy (RFC 1928, RFC 1929) for tests, which knows one name.
@@ -142,6 +143,9 @@ func TestProxyConnectsAndLooksUpNames(t *testing.T) {
 			}
 			reply := newRelay(t, c, timeouts).Deliver(t.Context(), one())[0]
 			tt.want.check(t, reply)
+			if tt.want != good && (reply.Fault != spool.FaultNetwork || !strings.Contains(reply.Remedy, "relay.proxy")) {
+				t.Errorf("%+v is not told as the way's", reply)
+			}
 			if strings.Contains(reply.Text, "geheim") {
 				t.Errorf("the proxy's password is told: %s", reply.Text)
 			}
