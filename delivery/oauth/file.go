@@ -37,9 +37,10 @@ type record struct {
 	Expires  time.Time `json:"expires,omitzero"`
 }
 
-// key names the account of r: several routes may share one, and have several.
+// key names the account of r: several routes may share one, and have several. What may
+// be done with a token is a part of that.
 func key(r *config.Relay) string {
-	sum := sha256.Sum256([]byte(strings.Join([]string{r.OAuth.TokenURL, r.OAuth.ClientID, r.Username}, "\x00")))
+	sum := sha256.Sum256([]byte(strings.Join([]string{r.OAuth.TokenURL, r.OAuth.ClientID, r.OAuth.Scope, r.Username}, "\x00")))
 	return hex.EncodeToString(sum[:16])
 }
 

@@ -90,13 +90,13 @@ func (c *client) byDevice(ctx context.Context, show func(Prompt) error) (Token, 
 // parseDevice reads the answer of a device authorization endpoint that came at a time.
 func parseDevice(body []byte, at time.Time) (device, error) {
 	var said struct {
-		Code     string  `json:"device_code"`
-		User     string  `json:"user_code"`
-		URI      string  `json:"verification_uri"`
-		URL      string  `json:"verification_url"` // Google's
-		Complete string  `json:"verification_uri_complete"`
-		Expires  seconds `json:"expires_in"`
-		Interval *int    `json:"interval"`
+		Code     string   `json:"device_code"`
+		User     string   `json:"user_code"`
+		URI      string   `json:"verification_uri"`
+		URL      string   `json:"verification_url"` // Google's
+		Complete string   `json:"verification_uri_complete"`
+		Expires  seconds  `json:"expires_in"`
+		Interval *seconds `json:"interval"`
 	}
 	if json.Unmarshal(body, &said) != nil {
 		return device{}, errors.New("the answer is no code")
@@ -115,7 +115,7 @@ func parseDevice(body []byte, at time.Time) (device, error) {
 	d := device{code: said.Code, interval: usualInterval,
 		Prompt: Prompt{URL: said.URI, Code: said.User, Whole: said.Complete, Expires: at.Add(codeTime)}}
 	if said.Interval != nil {
-		d.interval = min(max(*said.Interval, 1), maxInterval)
+		d.interval = int(min(max(*said.Interval, 1), maxInterval))
 	}
 	if lasts := time.Duration(said.Expires) * time.Second; lasts > 0 && lasts < codeTime {
 		d.Expires = at.Add(lasts)

@@ -268,8 +268,11 @@ func isToken(s string) bool {
 // seconds is a time that some providers write as text.
 type seconds int64
 
-// UnmarshalJSON takes a whole number, up to a year; what is more is as good.
+// UnmarshalJSON takes a number, up to a year, since what is more is as good; null is 0.
 func (s *seconds) UnmarshalJSON(b []byte) error {
+	if string(b) == "null" {
+		return nil
+	}
 	n, err := strconv.ParseFloat(string(bytes.Trim(b, `"`)), 64)
 	if err != nil || n < 0 {
 		return errors.New("not a time")

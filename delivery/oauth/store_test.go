@@ -271,8 +271,12 @@ func TestTokensArePrivateAndApart(t *testing.T) {
 	s, r := loggedIn(t, server)
 	other := relayFor(server, config.FlowDevice)
 	other.Username = "other@x.test"
-	if _, err := s.Token(t.Context(), other); !errors.Is(err, ErrLogin) {
-		t.Errorf("the other account: %v", err)
+	more := relayFor(server, config.FlowDevice)
+	more.OAuth.Scope += " read"
+	for name, r := range map[string]*config.Relay{"the other user": other, "another scope": more} {
+		if _, err := s.Token(t.Context(), r); !errors.Is(err, ErrLogin) {
+			t.Errorf("%s: %v", name, err)
+		}
 	}
 	for path, mode := range map[string]os.FileMode{s.dir: 0o700 | os.ModeDir, s.path(r): 0o600, s.path(r) + ".lock": 0o600} {
 		if info, err := os.Stat(path); err != nil || info.Mode() != mode {
@@ -376,7 +380,7 @@ func TestEndpointMustBeWhoItSays(t *testing.T) {
 // A time is a number or text, and bounded.
 func TestSeconds(t *testing.T) {
 	t.Parallel()
-	for text, want := range map[string]string{"3600": "1h0m0s", `"3600"`: "1h0m0s", "1e300": "8760h0m0s", "59.9": "59s"} {
+	for text, want := range map[string]string{"3600": "1h0m0s", `"3600"`: "1h0m0s", "1e300": "8760h0m0s", "59.9": "59s", "null": "0s"} {
 		var got struct{ S seconds }
 		if err := json.Unmarshal(fmt.Appendf(nil, `{"s":%s}`, text), &got); err != nil || (time.Duration(got.S)*time.Second).String() != want {
 			t.Errorf("%s: %v, %v", text, got, err)
@@ -401,7 +405,7 @@ func TestWaitEndsWithItsContext(t *testing.T) {
 // An answer is a token that can be shown, or nothing.
 func FuzzAnswers(f *testing.F) {
 	f.Add([]byte(`{"access_token":"a","token_type":"Bearer","expires_in":"3600","refresh_token":"r"}`))
-	f.Add([]byte(`{"device_code":"a","user_code":"B C","verification_uri":"https://x/y","interval":-1,"expires_in":1e99}`))
+	f.Add([]byte(`{"device_code":"a","user_code":"B C","verification_uri":"https://x/y","interval":"7","expires_in":1e99}`))
 	f.Add([]byte(`{"error":"slow_down"}`))
 	f.Fuzz(func(t *testing.T, body []byte) {
 		now := time.Now()
