@@ -52,6 +52,16 @@ func TestNamesGoToTheirAliases(t *testing.T) {
 			}
 		}
 	}
+	const tree = "ops  (line 2)\n    root  (line 1)\n        admin@example.com\n    carol@example.net\n"
+	if got := b.postino("aliases", "expand", "OPS"); !strings.EqualFold(got, tree) {
+		t.Errorf("aliases expand says\n%s", got)
+	}
+	if got := b.postino("aliases", "expand", "--json", "root@localhost"); got != `{"name":"root@localhost","kind":"alias","line":1,"below":[{"name":"admin@example.com","kind":"address"}]}`+"\n" {
+		t.Errorf("aliases expand --json says\n%s", got)
+	}
+	if r := b.run(b.command("", program("postino"), "aliases", "expand", "loop")); r.code != 78 || !strings.Contains(r.err, "leads back to itself") {
+		t.Errorf("aliases expand loop: %+v", r)
+	}
 	for to, why := range map[string]string{"loop": "5.4.6", "pipe": "5.7.1"} {
 		subject := "Not delivered: \"about " + to + "\" to " + to + "@web.test"
 		b.sendmail("Subject: about "+to+"\n\nhi\n", "-f", "me@example.org", to)

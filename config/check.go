@@ -80,6 +80,10 @@ func (r *reader) checkFrom(f *From) {
 func (r *reader) checkAliases(a *Aliases) {
 	r.checkPath("aliases.file", a.File)
 	r.checkPath("aliases.helper", a.Helper)
+	r.checkPath("aliases.forward", a.Forward)
+	if a.Forward != "" && !strings.Contains(a.Forward, UserMark) {
+		r.failAt(keys{"aliases.forward"}, "%s is one file for all: write %s where the name of the user belongs", quote(a.Forward), UserMark)
+	}
 	if a.RunAs == "" || a.RunAs == "root" || strings.Trim(a.RunAs, "0") == "" {
 		r.failAt(keys{"aliases.run_as"}, `%s may not run what strangers' mail is for: name a user who may do little, such as "nobody"`, quote(a.RunAs))
 	}

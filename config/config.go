@@ -153,6 +153,9 @@ type Aliases struct {
 	Programs bool
 	RunAs    string
 	Helper   string
+	// Forward is the file of a user who forwards mail, with UserMark in it; empty: users
+	// have none.
+	Forward string
 }
 
 // Retry is the schedule of attempts: the first wait, the longest wait, and the

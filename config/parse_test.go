@@ -96,7 +96,7 @@ func TestFullFileSetsEveryKey(t *testing.T) {
 		},
 		MX:       MX{Port: 2525, TLS: MXVerify, Resolver: "127.0.0.1:5353", IP: OnlyV4, AllowLoopback: true},
 		From:     From{Force, Force, "{user}@example.com", map[string]string{"root": "ops@example.com", "@web1.example.com": "@example.com"}, KeepAsReplyTo},
-		Aliases:  Aliases{"/etc/postino/aliases", true, "mailprog", "/run/postino/program.sock"},
+		Aliases:  Aliases{"/etc/postino/aliases", true, "mailprog", "/run/postino/program.sock", "/home/{user}/.forward"},
 		Local:    Local{LocalDelivery{Transport: Transport{Kind: ViaMaildir, Path: "/home/{user}/Maildir"}}, "/run/postino/mailbox.sock"},
 		Retry:    Retry{10 * m, 24 * 60 * m, 7 * 24 * 60 * m, 6 * 60 * m},
 		Timeouts: Timeouts{m / 6, m * 3 / 2, 2 * m, m, 5 * m},

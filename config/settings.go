@@ -49,6 +49,7 @@ func (c *Config) settings() []setting {
 		{key: "aliases.programs", dst: &c.Aliases.Programs},
 		{key: "aliases.run_as", dst: &c.Aliases.RunAs},
 		{key: "aliases.helper", dst: &c.Aliases.Helper},
+		{key: "aliases.forward", dst: &c.Aliases.Forward},
 		{key: "local.deliver", dst: &c.Local.Deliver},
 		{key: "local.helper", dst: &c.Local.Helper},
 		{key: "retry.first", dst: &c.Retry.First},

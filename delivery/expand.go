@@ -100,12 +100,21 @@ func (p *plan) lookup(name string) (aliases.Expansion, bool, error) {
 	if err != nil {
 		return aliases.Expansion{}, false, err
 	}
-	x, found, err := table.Expand(name, func(a address.Address) bool { return isLocal(p.config, a.Domain) })
+	x, found, err := table.Expand(name, Machine(p.config))
 	isTarget := func(m aliases.Member) bool { return m.Kind != aliases.Mailbox && m.Text != os.DevNull }
 	if err == nil && p.config.Aliases.Programs && slices.ContainsFunc(x.Members, isTarget) {
 		err = p.aliases.safe()
 	}
 	return x, found, err
+}
+
+// Machine is what a configuration says of this machine to its aliases.
+func Machine(c *config.Config) aliases.Machine {
+	m := aliases.Machine{IsLocal: func(a address.Address) bool { return isLocal(c, a.Domain) }}
+	if path := c.Aliases.Forward; path != "" {
+		m.Forward = func(user string) ([]aliases.Target, error) { return forward(path, user) }
+	}
+	return m
 }
 
 // safe says why programs in the file are not run: others may have written them.
@@ -203,7 +212,7 @@ func (p *plan) child(m *spool.Message, rcpt *spool.Recipient, member aliases.Mem
 	case !p.config.Aliases.Programs:
 		why = programsOff()
 	case member.Listed:
-		why = refusedTarget(fmt.Sprintf("an :include: file names %q: programs and files may only stand in the aliases file itself", c.Target))
+		why = refusedTarget(fmt.Sprintf("a file of :include: or of a user names %q: programs and files may only stand in the aliases file itself", c.Target))
 	}
 	return c, why
 }

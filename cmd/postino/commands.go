@@ -54,6 +54,7 @@ func commands() []command {
 		{"capture show", "ID", "print a message as it would have been sent", "postino capture show 06423B2F1C0A5E77", nil, runCaptureShow},
 		{"route", "ADDRESS ...", "say where mail for an address would go", "postino route bob@example.org", []flags{flagJSON}, runRoute},
 		{"aliases check", "[FILE]", "say what is wrong with the aliases file", "postino aliases check", nil, runAliasesCheck},
+		{"aliases expand", "ADDRESS ...", "say whom a name of this machine stands for, and by which aliases", "postino aliases expand root", []flags{flagJSON}, runAliasesExpand},
 		{"dkim keygen", "DOMAIN SELECTOR FILE", "make a key to sign mail with, and print the record to publish",
 			"postino dkim keygen example.com s1 /etc/postino/dkim/s1.pem", []flags{flagJSON, flagKind}, runDKIMKeygen},
 		{"dkim record", "[DOMAIN]", "print the records that the configured keys need", "postino dkim record example.com", []flags{flagJSON}, runDKIMRecord},

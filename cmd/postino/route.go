@@ -8,9 +8,7 @@ import (
 	"iter"
 	"log/slog"
 
-	"postino/config"
 	"postino/delivery"
-	"postino/delivery/aliases"
 	"postino/delivery/control"
 	"postino/spool"
 	"postino/spool/address"
@@ -122,24 +120,4 @@ func (a *app) hop() (func(sender, recipient address.Address) string, error) {
 		return nil, err
 	}
 	return r.Hop, nil
-}
-
-// runAliasesCheck is the aliases check command, and newaliases: it reads the file
-// that the configuration names, or the one given, and says what is wrong with it.
-// There is nothing to build.
-func runAliasesCheck(_ context.Context, a *app, _ options, operands []string) error {
-	if len(operands) > 1 {
-		return usageError("aliases check takes one file at most")
-	}
-	path := config.Default().Aliases.File
-	if len(operands) == 1 {
-		path = operands[0]
-	} else if c, err := config.Load(a.config, a.environ...); err == nil {
-		// One that cannot be read, or is wrong, is not what was asked about.
-		path = c.Aliases.File
-	}
-	if _, err := aliases.Load(path); err != nil {
-		return &exitError{status: exConfig, err: err}
-	}
-	return nil
 }

@@ -19,6 +19,9 @@ const (
 	// maxTargets is how many recipients one alias may stand for in the end: a list of
 	// that length belongs into a list manager.
 	maxTargets = 10_000
+	// maxSteps is how many targets are looked at to find them: aliases that share others
+	// could have them met again and again.
+	maxSteps = 10 * maxTargets
 )
 
 // ownerPrefix begins the name of the alias of a list's owner.
@@ -94,20 +97,74 @@ type Member struct {
 	Owner string
 }
 
+// Machine is what aliases have to know of the machine that they are for.
+type Machine struct {
+	// IsLocal tells which addresses are of this machine, so that their local part may be
+	// an alias too.
+	IsLocal func(address.Address) bool
+	// Forward finds whom a user without an alias forwards mail to; none is nobody. A nil
+	// Forward is that for all.
+	Forward func(user string) ([]Target, error)
+}
+
 // Expand follows the aliases from a name of this machine. found is false when it has
-// none. isLocal tells which addresses are of this machine, so that their local part
-// may be an alias too. A name that the file does not have, in a file that cannot be
-// read as a whole, is an error: it may stand where the mistake is.
-func (t *Table) Expand(name string, isLocal func(address.Address) bool) (x Expansion, found bool, err error) {
-	w := walk{table: t, isLocal: isLocal, seen: make(map[string]bool)}
-	e, err := t.find(name)
+// none. A name that the file does not have, in a file that cannot be read as a whole, is
+// an error: it may stand where the mistake is.
+func (t *Table) Expand(name string, m Machine) (x Expansion, found bool, err error) {
+	root, err := t.Tree(name, m, &x)
+	if root == nil || err != nil {
+		return Expansion{}, false, err
+	}
+	return x, true, nil
+}
+
+// Node is a target, and what it stands for itself.
+type Node struct {
+	Target
+	Line  int // of the alias that Below is from; 0 where it is none
+	Owner string
+	Below []*Node
+	// Again: it has been met before, and what is below it is not told twice.
+	Again bool
+}
+
+// Tree is Expand, and tells the way: the result is nil when the name has no alias. It is
+// told up to an error too. x may be nil.
+func (t *Table) Tree(name string, m Machine, x *Expansion) (*Node, error) {
+	w := walk{table: t, machine: m, seen: make(map[string]bool)}
+	e, err := w.find(name)
 	if e == nil || err != nil {
-		return x, false, err
+		return nil, err
 	}
+	w.at = &Node{Target: Target{Address: address.Address{Local: name}}}
+	root := w.at
 	if err := w.entry(e, name); err != nil {
-		return x, false, err
+		return root, err
 	}
-	return w.out, true, nil
+	if x != nil {
+		*x = w.out
+	}
+	return root, nil
+}
+
+// find is Table.find, or a made-up entry for what a user forwards to.
+func (w *walk) find(name string) (*Entry, error) {
+	e, err := w.table.find(name)
+	if e != nil || err != nil || w.machine.Forward == nil {
+		return e, err
+	}
+	if e := w.forwards[name]; e != nil {
+		return e, nil
+	}
+	list, err := w.machine.Forward(name)
+	if len(list) == 0 || err != nil {
+		return nil, err
+	}
+	if w.forwards == nil {
+		w.forwards = make(map[string]*Entry)
+	}
+	w.forwards[name] = &Entry{Name: strings.ToLower(name), Targets: list}
+	return w.forwards[name], nil
 }
 
 // find returns the entry of a name, or the one for all names that have none: "*", or
@@ -128,12 +185,15 @@ func (t *Table) find(name string) (*Entry, error) {
 }
 
 type walk struct {
-	table   *Table
-	isLocal func(address.Address) bool
-	path    []*Entry // from the name asked for to here
-	owner   string   // of the members here
-	out     Expansion
-	seen    map[string]bool
+	table    *Table
+	machine  Machine
+	forwards map[string]*Entry // made up, by user
+	path     []*Entry          // from the name asked for to here
+	owner    string            // of the members here
+	at       *Node
+	steps    int
+	out      Expansion
+	seen     map[string]bool
 }
 
 // entry follows an entry, which name was found to have.
@@ -150,16 +210,25 @@ func (w *walk) entry(e *Entry, name string) error {
 	if owner := w.table.entries[ownerPrefix+e.Name]; owner != nil {
 		w.owner = owner.Name
 	}
-	return w.targets(e.Targets, name, false)
+	w.at.Line, w.at.Owner = e.Line, w.owner
+	return w.targets(e.Targets, name, w.forwards[name] == e)
 }
 
-// targets follows what name stands for; listed says that a file of :include: does so.
+// targets follows what name stands for; listed says that it is not the administrator
+// who says so, but a file of :include: or of a user.
 func (w *walk) targets(list []Target, name string, listed bool) error {
+	above := w.at
+	defer func() { w.at = above }()
 	for _, target := range list {
+		if w.steps++; w.steps > maxSteps {
+			return fmt.Errorf("%s: %w", w.path[0].Name, ErrTooMany)
+		}
+		w.at = &Node{Target: target}
+		above.Below = append(above.Below, w.at)
 		var err error
 		switch {
 		case target.Kind == Include && listed:
-			err = fmt.Errorf("%s: an included file may not include another", target.Text)
+			err = fmt.Errorf("%s: a file that is included, or a user's, may not include another", target.Text)
 		case target.Kind == Include:
 			err = w.include(target.Text, name)
 		case target.Kind == Mailbox && !target.Final && w.local(target.Address):
@@ -174,18 +243,18 @@ func (w *walk) targets(list []Target, name string, listed bool) error {
 	return nil
 }
 
-func (w *walk) local(a address.Address) bool { return a.Domain == "" || w.isLocal(a) }
+func (w *walk) local(a address.Address) bool { return a.Domain == "" || w.machine.IsLocal(a) }
 
 // mailbox follows the name of a mailbox on this machine. One that stands for itself,
 // beside others or through "*", is the mailbox.
 func (w *walk) mailbox(target Target, name string) error {
 	next := target.Address.Local
-	e, err := w.table.find(next)
+	e, err := w.find(next)
 	if err != nil {
 		return err
 	}
 	if e == nil || strings.EqualFold(next, name) || e == w.path[len(w.path)-1] && e.Name != strings.ToLower(next) {
-		target.Final = true
+		target.Final, w.at.Final = true, true
 		return w.add(target, false)
 	}
 	return w.entry(e, next)
@@ -197,6 +266,16 @@ func (w *walk) include(path, name string) error {
 	if err != nil {
 		return fmt.Errorf(":include: %w", err)
 	}
+	list, err := ParseList(path, text)
+	if err != nil {
+		return err
+	}
+	return w.targets(list, name, true)
+}
+
+// ParseList reads the text of a file of recipients, in lines and between commas, as one
+// that :include: names. The error is about one of its lines, or ErrTooMany.
+func ParseList(name, text string) ([]Target, error) {
 	var list []Target
 	number := 0
 	for line := range strings.SplitSeq(text, "\n") {
@@ -208,21 +287,22 @@ func (w *walk) include(path, name string) error {
 		for _, word := range split(line) {
 			target, err := parseTarget(word)
 			if err != nil {
-				return fmt.Errorf("%s:%d: %w", path, number, err)
+				return nil, fmt.Errorf("%s:%d: %w", name, number, err)
 			}
 			list = append(list, target)
 		}
 		if len(list) > maxTargets {
-			return fmt.Errorf("%s: %w", path, ErrTooMany)
+			return nil, fmt.Errorf("%s: %w", name, ErrTooMany)
 		}
 	}
-	return w.targets(list, name, true)
+	return list, nil
 }
 
 // add notes a target that stands for nothing else.
 func (w *walk) add(target Target, listed bool) error {
 	key := fmt.Sprint(target.Kind, target.Text, target.Address.Key())
 	if w.seen[key] {
+		w.at.Again = true
 		return nil
 	}
 	if len(w.out.Members) == maxTargets {

@@ -11,7 +11,10 @@ import (
 	"postino/spool/address"
 )
 
-func isHere(a address.Address) bool { return strings.EqualFold(a.Domain, "here.test") }
+// here is a machine on which nobody forwards mail.
+func here() Machine {
+	return Machine{IsLocal: func(a address.Address) bool { return strings.EqualFold(a.Domain, "here.test") }}
+}
 
 // show writes an expansion as a person would: final names with a backslash, what an
 // included file named in brackets.
@@ -98,13 +101,13 @@ wide: `+strings.Join(wide, ",")+"\n"+deep.String())
 		"nobody":      "",
 		"*":           "",
 	} {
-		x, found, err := table.Expand(name, isHere)
+		x, found, err := table.Expand(name, here())
 		if got := show(x); err != nil || found != (want != "") || got != want {
 			t.Errorf("%s: %s, %v, %v, want %s", name, got, found, err, want)
 		}
 	}
 	for name, want := range map[string]error{"loop1": ErrLoop, "loop2": ErrLoop, "wide": ErrTooMany, "d0": ErrTooMany, "gone": os.ErrNotExist} {
-		if x, found, err := table.Expand(name, isHere); !errors.Is(err, want) || found || len(x.Members) != 0 {
+		if x, found, err := table.Expand(name, here()); !errors.Is(err, want) || found || len(x.Members) != 0 {
 			t.Errorf("%s: %s, %v, %v, want %v", name, show(x), found, err, want)
 		}
 	}
@@ -113,10 +116,10 @@ wide: `+strings.Join(wide, ",")+"\n"+deep.String())
 // A mistake in the file is nobody's business but of those who may be meant by it.
 func TestMistakesAreForThoseWhoNeedTheLine(t *testing.T) {
 	table := newTable("aliases", "root: admin@example.com\nbroken\n*: all@example.com\n")
-	if x, found, err := table.Expand("root", isHere); !found || err != nil {
+	if x, found, err := table.Expand("root", here()); !found || err != nil {
 		t.Errorf("root: %s, %v, %v", show(x), found, err)
 	}
-	if _, found, err := table.Expand("bob", isHere); found || err == nil || !strings.Contains(err.Error(), "aliases:2:") {
+	if _, found, err := table.Expand("bob", here()); found || err == nil || !strings.Contains(err.Error(), "aliases:2:") {
 		t.Errorf("bob: %v, %v, want the mistake in line 2", found, err)
 	}
 }
@@ -125,7 +128,7 @@ func TestMistakesAreForThoseWhoNeedTheLine(t *testing.T) {
 func TestCatchAll(t *testing.T) {
 	for _, all := range []string{"*", "default"} {
 		table := newTable("aliases", "root: admin@example.com\n"+all+": ann, root, all@example.com\n")
-		x, found, err := table.Expand("nosuch", isHere)
+		x, found, err := table.Expand("nosuch", here())
 		if got := show(x); !found || err != nil || got != `\ann admin@example.com all@example.com` {
 			t.Errorf("%s: %s, %v, %v", all, got, found, err)
 		}
@@ -139,5 +142,57 @@ func TestOpen(t *testing.T) {
 	}
 	if _, err := Open(dir); err == nil {
 		t.Error("a directory is taken for a file")
+	}
+}
+
+// What users forward to counts where they have no alias, and is not the administrator's
+// word; a user's own name there is the mailbox.
+func TestUsersForwardWhatNoAliasTakes(t *testing.T) {
+	table := newTable("aliases", "root: ann\nbob: \\bob, ann\nlist: eve, carl\n")
+	files := map[string]string{
+		"ann":  "# mine\n\\ann, ann@a.test\n",
+		"bob":  "bob@a.test",
+		"carl": "carl@here.test, |/bin/x, dora",
+		"dora": "eve\n",
+		"eve":  "dora@HERE.test",
+		"fred": "",
+		"gina": ":include:/etc/shadow",
+		"hugo": "h u g o@@",
+	}
+	m := here()
+	m.Forward = func(user string) ([]Target, error) { return ParseList(user, files[user]) }
+	for name, want := range map[string]string{
+		"root": `[\ann] [ann@a.test]`,
+		"ann":  `[\ann] [ann@a.test]`,
+		"bob":  `\bob [\ann] [ann@a.test]`,
+		"fred": "",
+		"ivan": "",
+	} {
+		x, found, err := table.Expand(name, m)
+		if got := show(x); err != nil || found != (want != "") || got != want {
+			t.Errorf("%s: %s, %v, %v, want %s", name, got, found, err, want)
+		}
+	}
+	for name, want := range map[string]string{"dora": ErrLoop.Error(), "list": ErrLoop.Error(), "gina": "may not include", "hugo": "hugo:1: "} {
+		if x, found, err := table.Expand(name, m); err == nil || found || !strings.Contains(err.Error(), want) {
+			t.Errorf("%s: %s, %v, %v", name, show(x), found, err)
+		}
+	}
+	files["dora"] = ""
+	if x, _, err := table.Expand("carl", m); err != nil || show(x) != `\carl@here.test [|/bin/x] \dora` {
+		t.Errorf("%s, %v", show(x), err)
+	}
+}
+
+// Aliases that share others are not followed for ever.
+func TestSharedAliasesEnd(t *testing.T) {
+	var text strings.Builder
+	for i := range 18 {
+		for _, side := range []string{"a", "b", "c", "d"} {
+			fmt.Fprintf(&text, "%s%d: a%d, b%d, c%d, d%d\n", side, i, i+1, i+1, i+1, i+1)
+		}
+	}
+	if _, _, err := newTable("aliases", text.String()).Expand("a0", here()); !errors.Is(err, ErrTooMany) {
+		t.Errorf("%v", err)
 	}
 }
