@@ -99,7 +99,7 @@ func (r *Runner) travel(ctx context.Context, s *spool.Spool, p *plan, m *spool.M
 			defer r.leave(l.hop)
 			results[i] = r.attemptLeg(ctx, s, p, m, l)
 		}
-		if why, again, shut := r.breakers.enter(l.hop, m.Sender.String(), time.Now()); shut {
+		if why, again, shut := r.breakers.enter(l.way(), time.Now()); shut {
 			r.leave(l.hop)
 			waiting = append(waiting, wait{l, again})
 			results[i] = r.deferLeg(ctx, s, p, m, l, why, again)
@@ -154,7 +154,7 @@ func (r *Runner) attemptLeg(ctx context.Context, s *spool.Spool, p *plan, m *spo
 		return &damageWatch{c, &found}, nil
 	}
 	replies := p.deliver(ctx, l)
-	again := r.learn(ctx, l, m, replies, start)
+	again := r.learn(ctx, l, replies, start)
 	bad := found.err()
 	a := &spool.Attempt{At: start, Took: time.Since(start), Hop: l.hop, Keep: l.route.keep}
 	for i, about := range l.about {
@@ -163,7 +163,7 @@ func (r *Runner) attemptLeg(ctx context.Context, s *spool.Spool, p *plan, m *spo
 		}
 		for _, n := range about {
 			o := outcome(m, n, replies[i], l.route.success, p.config.Retry, time.Now())
-			if replies[i].Fault != "" {
+			if replies[i].Fault != "" && !again.IsZero() {
 				o.Next = again
 			}
 			a.Outcomes = append(a.Outcomes, o)

@@ -32,9 +32,18 @@ type breakers struct {
 	shut  map[way]*shutdown // guarded by mu
 }
 
-// way is where mail goes: a next hop, and, for a fault that is the sender's alone,
-// from whom.
+// way is where mail goes: a next hop, with the user name there, and, for a fault that is
+// the sender's alone, from whom.
 type way struct{ hop, sender string }
+
+// way is that of a part of a message.
+func (l *leg) way() way {
+	w := way{l.hop, l.batch.Message.Sender.String()}
+	if l.route.account != "" {
+		w.hop += " as " + l.route.account
+	}
+	return w
+}
 
 // shutdown is a way that is shut.
 type shutdown struct {
@@ -58,11 +67,11 @@ type Alert struct {
 
 // enter reports whether an attempt may begin now. If not, it says why and when to ask
 // again. An attempt that may begin although the way is shut is the probe.
-func (b *breakers) enter(hop, sender string, now time.Time) (why spool.Reply, again time.Time, shut bool) {
+func (b *breakers) enter(w way, now time.Time) (why spool.Reply, again time.Time, shut bool) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	var probed []*shutdown
-	for _, w := range []way{{hop, ""}, {hop, sender}} {
+	for _, w := range []way{{hop: w.hop}, w} {
 		s := b.shut[w]
 		switch {
 		case s == nil:
@@ -84,22 +93,26 @@ func (b *breakers) wait(n int) time.Duration {
 	return RetryAfter(n, time.Duration(b.retry.First), most).Truncate(time.Microsecond)
 }
 
-// learn takes in what came of an attempt that began at start, and reports whether a
-// way is open again. again is when what met a fault is to be attempted next.
-func (b *breakers) learn(hop, sender string, replies []spool.Reply, start, now time.Time) (again time.Time, opened bool) {
+// learn takes in what came of an attempt that began at start, by a way of a route, and
+// reports whether a way is open again. again is when what met a fault is to be
+// attempted next; zero is by the schedule.
+func (b *breakers) learn(route string, w way, replies []spool.Reply, start, now time.Time) (again time.Time, opened bool) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	for _, r := range replies {
-		if r.Fault == "" {
-			continue
+		switch r.Fault {
+		case "":
+		case spool.FaultSender:
+			return b.close(w, r, start, now), false
+		case spool.FaultPort:
+			// An alert, and nothing is shut: each host has its own pauses (see relay.Memory).
+			b.close(way{hop: route}, r, start, now)
+			return time.Time{}, false
+		default:
+			return b.close(way{hop: w.hop}, r, start, now), false
 		}
-		w := way{hop: hop}
-		if r.Fault == spool.FaultSender {
-			w.sender = sender
-		}
-		return b.close(w, r, start, now), false
 	}
-	for _, w := range []way{{hop, ""}, {hop, sender}} {
+	for _, w := range []way{{hop: route}, {hop: w.hop}, w} {
 		// What began before the fault was found says nothing about it.
 		if s := b.shut[w]; s != nil && !start.Before(s.last) && slices.ContainsFunc(replies, s.gone) {
 			delete(b.shut, w)
@@ -242,11 +255,11 @@ func faulty(m *spool.Message, list []int) bool {
 
 // learn takes in what came of an attempt; when that opens a way, what waits for it is
 // due. It returns when what met a fault is to be attempted again.
-func (r *Runner) learn(ctx context.Context, l *leg, m *spool.Message, replies []spool.Reply, start time.Time) time.Time {
+func (r *Runner) learn(ctx context.Context, l *leg, replies []spool.Reply, start time.Time) time.Time {
 	if ctx.Err() != nil {
 		return start // we ended it, and nothing was learned
 	}
-	again, opened := r.breakers.learn(l.hop, m.Sender.String(), replies, start, time.Now())
+	again, opened := r.breakers.learn(l.route.hop, l.way(), replies, start, time.Now())
 	if opened {
 		r.queue.wake()
 	}
@@ -260,8 +273,6 @@ func (r *Runner) Alerts() []Alert { return r.breakers.alerts() }
 // Doubt has ways that are shut and hosts that were down tried again at once: the
 // operator says so.
 func (r *Runner) Doubt() {
-	p := r.use()
-	p.forget()
-	p.users.Done()
+	r.known.Forgive()
 	r.breakers.doubt()
 }

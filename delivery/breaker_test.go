@@ -1,11 +1,14 @@
 package delivery_test
 
 import (
+	"io"
+	"slices"
 	"strings"
 	"testing"
 	"time"
 
 	"postino/config"
+	"postino/delivery/dns/dnstest"
 	"postino/delivery/relay/relaytest"
 	"postino/spool"
 	"postino/spool/spooltest"
@@ -55,5 +58,81 @@ func TestFaultOfOursShutsTheRouteUntilItIsGone(t *testing.T) {
 	}
 	if alerts := r.runner.Alerts(); len(alerts) != 0 {
 		t.Errorf("alerts in the end: %+v", alerts)
+	}
+}
+
+// A network that closes the port of mail exchangers is told from hosts that are down:
+// that is said once, no mail expires for it, and it is said when it is over.
+func TestClosedPortIsSaidOnce(t *testing.T) {
+	zone := dnstest.Zone{}
+	for _, i := range []string{"1", "2", "3", "4"} {
+		zone["d"+i+".test. A"] = []string{"d" + i + ".test. 60 A 127.13.1." + i}
+	}
+	names := dnstest.Serve(t, zone)
+	server := relaytest.New(t, relaytest.Options{Listen: "127.13.1.4:0"})
+	port := server.Port()
+	r := start(t, t.TempDir(), settings(nil, func(c *config.Config) {
+		c.MX.Port, c.MX.Resolver, c.MX.AllowLoopback = port, names.Addr, true
+	}))
+	var ids []spool.ID
+	for _, i := range []string{"1", "2", "3"} {
+		ids = append(ids, spooltest.Put(t, r.spool, content, "a@d"+i+".test"))
+	}
+	r.logged("route shut")
+	for _, id := range ids {
+		r.wait(id, func(m *spool.Message) bool { return m.Recipients[0].Reply.Fault == spool.FaultPort })
+	}
+	if alerts := r.runner.Alerts(); len(alerts) != 1 || alerts[0].Hop != "mx" || !strings.Contains(alerts[0].Reply.Remedy, "smarthost") {
+		t.Errorf("%+v", alerts)
+	}
+	r.wait(spooltest.Put(t, r.spool, content, "a@d4.test"), settled)
+	r.logged("route open again")
+	if n := strings.Count(r.log.String(), "route shut"); n != 1 || len(r.runner.Alerts()) != 0 {
+		t.Errorf("said %d times; in the end %+v", n, r.runner.Alerts())
+	}
+}
+
+// What a relay has against one sender holds up his mail alone; of two routes over one
+// relay the user name that is wrong holds up its own.
+func TestFaultHoldsUpNobodyElse(t *testing.T) {
+	server := relaytest.New(t, relaytest.Options{Users: map[string]string{"good": "p"}, Rules: []relaytest.Rule{
+		{At: "MAIL", Arg: "sender@", Reply: "550 5.7.60 Client does not have permissions to send as this sender"},
+	}})
+	account := func(name string) *config.Relay {
+		return &config.Relay{
+			Host: config.Hosts{server.Host()}, Port: server.Port(), TLS: config.NoTLS, Auth: config.AuthPlain, Username: name, Password: "p",
+			MaxConnections: 2, MessagesPerConnection: 10,
+		}
+	}
+	r := start(t, t.TempDir(), settings(nil, func(c *config.Config) {
+		c.Relay = account("good")
+		c.Routes = []config.Route{{Recipients: []string{"@bad.test"}, Relay: account("bad")}}
+	}))
+	bad := spooltest.Put(t, r.spool, content, "a@bad.test")
+	waits := spooltest.Put(t, r.spool, content, "a@x.test")
+	for id, fault := range map[spool.ID]spool.Fault{bad: spool.FaultRelay, waits: spool.FaultSender} {
+		r.wait(id, func(m *spool.Message) bool { return m.Recipients[0].Reply.Fault == fault })
+	}
+	m := spooltest.Message(t, "a@x.test")
+	m.Sender.Local = "other"
+	d, err := r.spool.NewDraft(0)
+	if err == nil {
+		_, err = io.WriteString(d, content)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	id, err := d.Commit(m)
+	if err != nil {
+		t.Fatal(err)
+	}
+	r.wait(id, settled)
+	var ways []string
+	for _, a := range r.runner.Alerts() {
+		ways = append(ways, strings.TrimPrefix(a.Hop, "relay "+server.Addr())+" "+a.Sender)
+	}
+	slices.Sort(ways)
+	if want := []string{" as bad ", " as good sender@example.org"}; !slices.Equal(ways, want) {
+		t.Errorf("shut: %q, want %q", ways, want)
 	}
 }

@@ -26,11 +26,12 @@ type route struct {
 	keep      bool                                                           // content stays readable when the message is finished
 	limit     func() int                                                     // attempts at a time
 	close     func()                                                         // may be nil
-	forget    func()                                                         // makes hosts that were down worth a try; may be nil
 	refresh   func(context.Context)                                          // fetches policies again before they are needed; may be nil
 	demands   func(ctx context.Context, domain string) (tls, problem string) // in words; may be nil
 	// byDomain: each domain of recipients is a next hop of its own.
 	byDomain bool
+	// account is the user name at the relay; empty is none.
+	account string
 	// unsigned: what goes into a mailbox of this machine needs no signature.
 	unsigned bool
 }
@@ -56,6 +57,7 @@ type plan struct {
 	config  *config.Config
 	sts     *tlspolicy.Store // outlives the plan
 	tokens  *oauth.Store     // likewise
+	known   *relay.Memory    // likewise
 	routes  []*route         // those of config.Routes, in their order
 	rest    *route           // where everything else goes
 	here    *route           // where mail for this machine goes; nil: as all other
@@ -68,8 +70,8 @@ type plan struct {
 }
 
 // newPlan makes the routes of a configuration. Nothing is connected yet.
-func newPlan(c *config.Config, sts *tlspolicy.Store, tokens *oauth.Store) (*plan, error) {
-	p := &plan{config: c, sts: sts, tokens: tokens, aliases: &aliasFile{path: c.Aliases.File}, keys: &keyring{keys: c.DKIM}}
+func newPlan(c *config.Config, sts *tlspolicy.Store, tokens *oauth.Store, known *relay.Memory) (*plan, error) {
+	p := &plan{config: c, sts: sts, tokens: tokens, known: known, aliases: &aliasFile{path: c.Aliases.File}, keys: &keyring{keys: c.DKIM}}
 	p.targets = newTargets(c)
 	if c.Mode == config.Capture {
 		p.rest = serverless("capture", capture{}, spool.Delivered)
@@ -138,7 +140,8 @@ func (p *plan) smarthost(c *config.Relay) (*route, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &route{hop: r.Hop(), transport: r, success: spool.Relayed, limit: r.Room, close: r.Close}, nil
+	r.Remember(p.known, p.config.Retry)
+	return &route{hop: r.Hop(), account: c.Username, transport: r, success: spool.Relayed, limit: r.Room, close: r.Close}, nil
 }
 
 func (p *plan) exchangers() (*route, error) {
@@ -146,7 +149,8 @@ func (p *plan) exchangers() (*route, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &route{hop: "mx", byDomain: true, transport: x, success: spool.Relayed, limit: x.Room, close: x.Close, forget: x.Forget, refresh: x.Refresh, demands: x.Demands}, nil
+	x.Remember(p.known)
+	return &route{hop: "mx", byDomain: true, transport: x, success: spool.Relayed, limit: x.Room, close: x.Close, refresh: x.Refresh, demands: x.Demands}, nil
 }
 
 // newTargets is the way to programs and files that aliases name, or says why none is.
@@ -176,14 +180,6 @@ func (p *plan) close() {
 	for _, r := range p.all() {
 		if r != nil && r.close != nil {
 			r.close()
-		}
-	}
-}
-
-func (p *plan) forget() {
-	for _, r := range p.all() {
-		if r.forget != nil {
-			r.forget()
 		}
 	}
 }
@@ -290,19 +286,19 @@ func (p *plan) legs(m *spool.Message, list []int) []*leg {
 	if p.config.Mode == config.Redirect {
 		return []*leg{p.redirected(m, list)}
 	}
-	type way struct {
+	type key struct {
+		*route // two may have one relay, with other user names
 		hop    string
 		sender address.Address
 	}
 	var legs []*leg
-	byWay := make(map[way]*leg)
+	byWay := make(map[key]*leg)
 	for _, n := range list {
-		w := way{sender: m.SenderFor(&m.Recipients[n])}
-		var r *route
-		r, w.hop = p.way(w.sender, &m.Recipients[n])
+		w := key{sender: m.SenderFor(&m.Recipients[n])}
+		w.route, w.hop = p.way(w.sender, &m.Recipients[n])
 		l := byWay[w]
 		if l == nil {
-			l = &leg{route: r, hop: w.hop, batch: &spool.Batch{Message: from(w.sender, m)}}
+			l = &leg{route: w.route, hop: w.hop, batch: &spool.Batch{Message: from(w.sender, m)}}
 			byWay[w] = l
 			legs = append(legs, l)
 		}

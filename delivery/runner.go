@@ -11,6 +11,7 @@ import (
 
 	"postino/config"
 	"postino/delivery/oauth"
+	"postino/delivery/relay"
 	"postino/delivery/tlspolicy"
 	"postino/spool"
 	"postino/spool/address"
@@ -39,7 +40,8 @@ type Runner struct {
 	log      *slog.Logger
 	queue    *queue
 	gates    gates
-	breakers breakers // they outlive a plan
+	breakers breakers     // they outlive a plan
+	known    relay.Memory // likewise
 	policies *tlspolicy.Store
 	tokens   *oauth.Store
 	alive    chan struct{} // unbuffered: who sends is met by the loop of Run
@@ -68,7 +70,7 @@ func New(c *config.Config, log *slog.Logger) (*Runner, error) {
 // SetConfig has later attempts use another configuration, and makes deferred mail
 // due: it may be what was wrong. The error means that the one in use stays.
 func (r *Runner) SetConfig(c *config.Config) error {
-	p, err := newPlan(c, r.policies, r.tokens)
+	p, err := newPlan(c, r.policies, r.tokens, &r.known)
 	if err != nil {
 		return err
 	}
@@ -79,6 +81,7 @@ func (r *Runner) SetConfig(c *config.Config) error {
 	r.breakers.reset(c.Retry)
 	if old != nil {
 		go old.retire()
+		r.known.Forgive()
 		r.queue.retry()
 	}
 	return nil
@@ -187,6 +190,9 @@ func (r *Runner) Run(ctx context.Context, s *spool.Spool) error {
 		r.log.Error("policies not readable", "err", err)
 	}
 	r.tokens.Open(filepath.Join(s.Dir(), oauth.Dir))
+	if err := r.known.Load(filepath.Join(s.Dir(), HostsFile)); err != nil {
+		r.log.Warn("what was known of hosts is lost", "err", err)
+	}
 	// What goes on beside the attempts ends with them, a fenced spool included.
 	beside, end := context.WithCancel(ctx)
 	defer end()
@@ -194,6 +200,7 @@ func (r *Runner) Run(ctx context.Context, s *spool.Spool) error {
 	background.Go(func() { r.trim(beside, s) })
 	background.Go(func() { r.refresh(beside) })
 	background.Go(func() { r.tokens.Keep(beside, r.accounts) })
+	background.Go(func() { r.remember(beside, s) })
 	finished := make(chan job)
 	running, heavy := 0, 0
 	timer := time.NewTimer(0)

@@ -47,6 +47,7 @@ const (
 	FaultRelay   Fault = "relay"   // password, certificate, account: it stays until somebody mends it
 	FaultNetwork Fault = "network" // no session came about: it may pass by itself
 	FaultSender  Fault = "sender"  // the relay wants no mail from this sender
+	FaultPort    Fault = "port"    // no mail exchanger can be reached: the port seems closed
 )
 
 // Class is the verdict of a Reply.

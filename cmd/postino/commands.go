@@ -47,6 +47,7 @@ func commands() []command {
 		{"log", "[ID ...]", "tell what happened, in the order of its time", "postino log --follow --uid www-data",
 			[]flags{flagJSON, flagsLog, flagsSelection}, runLog},
 		{"stats", "", "count the queue, and what became of mail", "postino stats", []flags{flagJSON, flagPrometheus}, runStats},
+		{"hosts", "", "say what is known of the servers that mail goes to, and which routes are shut", "postino hosts", []flags{flagJSON, flagForget}, runHosts},
 		{"export", "ID ... | --all | FILTER ... DIR", "write messages into a directory, to move them to another host",
 			"postino export --all --remove /root/queue", []flags{flagAll, flagRemove, flagsSelection, flagLimit}, runExport},
 		{"import", "DIR", "queue what export wrote", "postino import /root/queue", nil, runImport},

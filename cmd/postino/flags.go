@@ -21,6 +21,7 @@ type options struct {
 	user                           *int   // nil: none is named
 	why                            string // of a suspension
 	kind                           string // of a key
+	host                           string // to forget
 	since                          time.Time
 	lines                          int
 	follow, remove, prometheus     bool
@@ -81,6 +82,10 @@ func flagAccount(fs *flag.FlagSet, o *options) {
 
 func flagKind(fs *flag.FlagSet, o *options) {
 	fs.StringVar(&o.kind, "type", "rsa", "the `KIND` of key: rsa, which everybody can verify, or ed25519 beside one")
+}
+
+func flagForget(fs *flag.FlagSet, o *options) {
+	fs.Func("forget", "forget what is known of `HOST`: a name or an address", text(&o.host))
 }
 
 func flagWhy(fs *flag.FlagSet, o *options) {

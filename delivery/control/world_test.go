@@ -130,6 +130,10 @@ func helper(dir, what string, args []string) {
 	for _, err = range c.Preview(ctx, control.Delete, control.Selection{}) {
 	}
 	verdict("preview", err)
+	_, err = c.Hosts(ctx)
+	verdict("hosts", err)
+	_, err = c.ForgetHost(ctx, "mx.test")
+	verdict("forget", err)
 	verdict("delete", steer(ctx, c, control.Delete, id))
 	json.NewEncoder(os.Stdout).Encode(out)
 }

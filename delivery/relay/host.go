@@ -2,6 +2,7 @@ package relay
 
 import (
 	"fmt"
+	"slices"
 	"sync"
 	"time"
 
@@ -25,28 +26,26 @@ const (
 	maxLines = 8
 )
 
-// host is what is known of one address of an exchanger.
+// host is one address of an exchanger, and the sessions with it. What is known of it
+// is in the Memory.
 type host struct {
 	users int // deliveries under way; guarded by MX.mu
+	key   string
+	known *Memory
 
-	mu        sync.Mutex
-	lines     map[string]*line // guarded by mu: its sessions, by how they are protected
-	failures  int              // guarded by mu: in a row
-	until     time.Time        // guarded by mu: when it is worth a try again
-	last      spool.Reply      // guarded by mu: why
-	plaintext time.Time        // guarded by mu: until when its TLS is taken to be broken
+	mu    sync.Mutex
+	lines map[string]*line // guarded by mu: its sessions, by how they are protected
 }
 
 // down reports whether the host is to be left alone, and what to answer for it.
-func (h *host) down(now time.Time) (spool.Reply, bool) {
-	h.mu.Lock()
-	defer h.mu.Unlock()
-	if !now.Before(h.until) {
-		return spool.Reply{}, false
-	}
-	why := h.last
-	why.Text = spool.CleanText(fmt.Sprintf("%s (not tried again before %s)", why.Text, h.until.UTC().Format("15:04:05Z")))
-	return why, true
+func (h *host) down(now time.Time) (why spool.Reply, down bool) {
+	h.known.with(h.key, func(k *Host) {
+		if down = k.down(now); down {
+			why = k.last
+			why.Text = spool.CleanText(fmt.Sprintf("%s (not tried again before %s)", why.Text, k.Until.UTC().Format("15:04:05Z")))
+		}
+	})
+	return why, down
 }
 
 // line is the sessions of a host that are protected in the same way.
@@ -59,12 +58,14 @@ type line struct {
 func (h *host) line(x *MX, t target) *line {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	plaintext := time.Now().Before(h.plaintext)
+	plaintext, bears := false, 0
+	h.known.with(h.key, func(k *Host) { plaintext, bears = time.Now().Before(k.Plaintext), k.Connections })
 	key := fmt.Sprint(plaintext, " ", t.name, " ", t.demand.key())
 	l := h.lines[key]
 	if l == nil {
 		h.makeRoom()
 		l = &line{pool: newPool(x.peer(t, plaintext), mxConnections, mxMessages, config.Rate{})}
+		l.remember(bears)
 		if h.lines == nil {
 			h.lines = make(map[string]*line)
 		}
@@ -90,43 +91,63 @@ func (h *host) makeRoom() {
 	}
 }
 
-// note learns from what came of a delivery. Whatever a server says to mail is no
+// note learns from what came of a delivery over l. Whatever a server says to mail is no
 // reason to leave it alone; that there is no session is, unless there would be one for
 // somebody who demands less.
-func (h *host) note(t target, reply spool.Reply, answered bool, now time.Time, retry config.Retry) {
-	h.mu.Lock()
-	defer h.mu.Unlock()
-	if reply.Code == 0 && (reply.Command == "TLS" || reply.Command == "STARTTLS") && t.demand.by != "" {
+func (h *host) note(t target, l *line, reply spool.Reply, now time.Time, retry config.Retry) {
+	noTLS := reply.Code == 0 && (reply.Command == "TLS" || reply.Command == "STARTTLS")
+	if noTLS && t.demand.by != "" {
 		return
 	}
-	if reply.Code == 0 && reply.Command == "TLS" {
-		// It offers what it cannot do. Where TLS may be done without, it will be.
-		h.plaintext = now.Add(tlsMemory)
+	bears := l.bears()
+	h.known.with(h.key, func(k *Host) {
+		k.Name, k.MX, k.Connections = l.peer.where(), true, bears
+		if noTLS && reply.Command == "TLS" {
+			// It offers what it cannot do. Where TLS may be done without, it will be.
+			k.Plaintext, k.Seen = now.Add(tlsMemory), now
+			k.Failed, k.Error = now, reply.String()
+			return
+		}
+		k.note(reply, now, retry)
+	})
+}
+
+// note learns from the first reply of a delivery whether there was a session.
+func (h *Host) note(reply spool.Reply, now time.Time, retry config.Retry) {
+	h.Seen = now
+	if reply.Class() == spool.Success {
+		h.Succeeded = now
+	}
+	if slices.Contains([]string{"STARTTLS", "TLS", "AUTH"}, reply.Command) {
+		h.Failed, h.Error = now, reply.String()
+	}
+	if reply.Host != "" && reply.Command != "greeting" && reply.Command != "EHLO" {
+		h.Failures, h.Until = 0, time.Time{}
 		return
 	}
-	if answered && reply.Command != "greeting" && reply.Command != "EHLO" {
-		h.failures, h.until = 0, time.Time{}
-		return
-	}
-	h.failures++
-	h.last = reply
-	if h.failures >= failuresToOpen {
-		pause := time.Duration(retry.First) / firstShare << min(h.failures-failuresToOpen, 10)
-		h.until = now.Add(min(pause, time.Duration(retry.Max)/lastShare))
+	h.Failures++
+	h.Failed, h.Error, h.last = now, reply.String(), reply
+	if h.Failures >= failuresToOpen {
+		pause := time.Duration(retry.First) / firstShare << min(h.Failures-failuresToOpen, 10)
+		h.Until = now.Add(min(pause, time.Duration(retry.Max)/lastShare))
 	}
 }
 
-func (h *host) forgive() {
-	h.mu.Lock()
-	defer h.mu.Unlock()
-	h.failures, h.until = 0, time.Time{}
+// bears is how many sessions the peer bears at a time; 0 is as many as may be.
+func (p *pool) bears() int {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.allowed == p.most {
+		return 0
+	}
+	return p.allowed
 }
 
-// well reports whether there is nothing to remember.
-func (h *host) well() bool {
-	h.mu.Lock()
-	defer h.mu.Unlock()
-	return h.failures == 0 && h.plaintext.IsZero()
+// remember begins with as many sessions as the peer was known to bear.
+func (p *pool) remember(bears int) {
+	if bears > 0 && bears < p.most {
+		p.allowed = bears
+	}
 }
 
 func (h *host) close() {

@@ -26,9 +26,8 @@ const (
 	mxMessages = 100
 	// mxAttempts is how many attempts run at a time, to all exchangers together.
 	mxAttempts = 64
-	// maxHosts is how many exchangers are remembered. A remembered one without a
-	// connection costs some hundred octets.
-	maxHosts = 10_000
+	// maxOpen is how many exchangers have pools of sessions at a time.
+	maxOpen = 10_000
 )
 
 // MX delivers to the mail exchangers of the recipients' domains (RFC 5321 §5.1). It
@@ -41,6 +40,7 @@ type MX struct {
 	own      []string // the names by which others may mean us
 	resolver *dns.Resolver
 	policies *tlspolicy.Store
+	known    *Memory
 
 	mu     sync.Mutex
 	hosts  map[netip.Addr]*host // guarded by mu
@@ -51,7 +51,7 @@ type MX struct {
 // back to exchangers with one of its own names. It finds the policies of domains in
 // policies, and has them kept there. Nothing is looked up yet.
 func NewMX(c config.MX, t config.Timeouts, retry config.Retry, hostname string, own []string, policies *tlspolicy.Store) (*MX, error) {
-	x := &MX{config: c, timeouts: t, retry: retry, hostname: hostname, own: own, policies: policies, hosts: make(map[netip.Addr]*host)}
+	x := &MX{config: c, timeouts: t, retry: retry, hostname: hostname, own: own, policies: policies, known: new(Memory), hosts: make(map[netip.Addr]*host)}
 	var err error
 	if c.Resolver != "" {
 		x.resolver, err = dns.New(c.Resolver)
@@ -60,6 +60,9 @@ func NewMX(c config.MX, t config.Timeouts, retry config.Retry, hostname string, 
 	}
 	return x, err
 }
+
+// Remember has what is known of exchangers kept in m. Call it before Deliver.
+func (x *MX) Remember(m *Memory) { x.known = m }
 
 // Room is how many deliveries can be used at a time.
 func (x *MX) Room() int { return mxAttempts }
@@ -94,7 +97,20 @@ func (x *MX) Deliver(ctx context.Context, b *spool.Batch) []spool.Reply {
 		}
 		to = slices.DeleteFunc(slices.Clone(to), func(at int) bool { return !elsewhere(replies[at]) })
 	}
+	for _, at := range to {
+		replies[at] = x.suspect(replies[at])
+	}
 	return replies
+}
+
+// suspect says of a connection that did not come about that none ever does, where that
+// is so.
+func (x *MX) suspect(r spool.Reply) spool.Reply {
+	if r.Command == "connect" && r.Status == "4.4.1" && x.known.portClosed() {
+		r.Fault = spool.FaultPort
+		r.Remedy = fmt.Sprintf("no mail exchanger was ever reached at port %d, of several: many networks close it; name a smarthost in [relay], at port 587, or ask whoever runs the network", x.config.Port)
+	}
+	return r
 }
 
 // elsewhere reports whether another exchanger may do what one with this reply did not:
@@ -126,7 +142,7 @@ func (x *MX) try(ctx context.Context, t target, b *spool.Batch, replies []spool.
 		x.policies.Tell(ctx, t.demand.testing, fmt.Errorf("%s has not proved its name: %s", t.name, cmp.Or(last.TLS, "no TLS")))
 	}
 	if ctx.Err() == nil {
-		h.note(t, replies[to[0]], answered, now, x.retry)
+		h.note(t, l, replies[to[0]], now, x.retry)
 	}
 	return answered
 }
@@ -184,15 +200,6 @@ func (x *MX) Demands(ctx context.Context, domain string) (tls, problem string) {
 	return strings.Join(words, "; "), ""
 }
 
-// Forget makes hosts that were down worth a try again: the operator says so.
-func (x *MX) Forget() {
-	x.mu.Lock()
-	defer x.mu.Unlock()
-	for _, h := range x.hosts {
-		h.forgive()
-	}
-}
-
 // Close ends the connections. No Deliver may be under way.
 func (x *MX) Close() {
 	x.mu.Lock()
@@ -211,11 +218,11 @@ func (x *MX) host(t target) *host {
 	defer x.mu.Unlock()
 	h := x.hosts[t.addr]
 	if h == nil {
-		h = new(host)
+		h = &host{key: netip.AddrPortFrom(t.addr, uint16(x.config.Port)).String(), known: x.known}
 		if x.hosts == nil { // closed
 			return h
 		}
-		if len(x.hosts) >= maxHosts {
+		if len(x.hosts) >= maxOpen {
 			x.makeRoom()
 		}
 		x.hosts[t.addr] = h
@@ -230,18 +237,15 @@ func (x *MX) leave(h *host) {
 	h.users--
 }
 
-// makeRoom forgets hosts that nobody uses: those that are well first. Called with mu
-// held.
+// makeRoom closes a tenth, of those that nobody uses. Called with mu held.
 func (x *MX) makeRoom() {
-	for _, wellOnly := range []bool{true, false} {
-		for addr, h := range x.hosts {
-			if len(x.hosts) <= maxHosts*9/10 {
-				return
-			}
-			if h.users == 0 && (!wellOnly || h.well()) {
-				go h.close() // idle connections end by QUIT
-				delete(x.hosts, addr)
-			}
+	for addr, h := range x.hosts {
+		if len(x.hosts) <= maxOpen*9/10 {
+			return
+		}
+		if h.users == 0 {
+			go h.close() // idle connections end by QUIT
+			delete(x.hosts, addr)
 		}
 	}
 }

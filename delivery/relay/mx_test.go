@@ -241,7 +241,7 @@ func TestHostThatIsDownIsLeftAlone(t *testing.T) {
 		}
 	}
 	s := relaytest.New(t, relaytest.Options{Listen: "127.12.0.1:" + strconv.Itoa(x.config.Port)})
-	x.Forget()
+	x.known.Forgive()
 	if got := x.send("a@x.test")[0]; got.Class() != spool.Success || len(s.Messages()) != 1 {
 		t.Errorf("after the operator said so: %+v", got)
 	}

@@ -20,6 +20,7 @@ import (
 	"net"
 	"slices"
 	"strconv"
+	"time"
 
 	"postino/config"
 	"postino/delivery/oauth"
@@ -35,6 +36,8 @@ type Relay struct {
 	tokens   *oauth.Store
 	pools    []*pool // one for each host
 	faults   []config.Fault
+	known    *Memory
+	retry    config.Retry
 }
 
 // New returns a Relay for c, which names at least one host. hostname is what it
@@ -53,7 +56,7 @@ func New(c *config.Relay, t config.Timeouts, hostname string, tokens *oauth.Stor
 			return nil, fmt.Errorf("timeouts.%s is not a positive duration", name)
 		}
 	}
-	r := &Relay{config: c, timeouts: t, hostname: hostname, tokens: tokens, faults: c.Faults()}
+	r := &Relay{config: c, timeouts: t, hostname: hostname, tokens: tokens, faults: c.Faults(), known: new(Memory), retry: config.Default().Retry}
 	for at := range c.Host {
 		r.pools = append(r.pools, newPool(r.peer(at), c.MaxConnections, c.MessagesPerConnection, c.Rate))
 	}
@@ -86,12 +89,24 @@ func (r *Relay) Room() int {
 func (r *Relay) Deliver(ctx context.Context, b *spool.Batch) []spool.Reply {
 	replies := make([]spool.Reply, len(b.Recipients))
 	to := valid(b, replies)
+	down := r.down()
 	for _, p := range r.pools {
 		if len(to) == 0 {
 			break
 		}
-		before := slices.Clone(replies)
+		before, first := slices.Clone(replies), to[0]
+		if why, down := down[p]; down {
+			for _, at := range to {
+				if replies[at].Status == "" {
+					replies[at] = why
+				}
+			}
+			continue
+		}
 		elsewhere := p.deliver(ctx, b, replies, to)
+		if ctx.Err() == nil {
+			r.note(p, replies[first])
+		}
 		for _, at := range elsewhere {
 			replies[at] = hopeful(before[at], replies[at])
 		}
@@ -113,6 +128,43 @@ func hopeful(before, now spool.Reply) spool.Reply {
 		return before
 	}
 	return now
+}
+
+// Remember has what is known of the hosts kept in m, and hosts that are down left alone
+// as retry says. Call it before Deliver.
+func (r *Relay) Remember(m *Memory, retry config.Retry) {
+	r.known, r.retry = m, retry
+	for _, p := range r.pools {
+		m.with(p.peer.address, func(h *Host) { p.remember(h.Connections) })
+	}
+}
+
+// down are the hosts to pass over, and why: those that are down, where there is one that
+// is not.
+func (r *Relay) down() map[*pool]spool.Reply {
+	if len(r.pools) == 1 {
+		return nil
+	}
+	now, down := time.Now(), make(map[*pool]spool.Reply)
+	for _, p := range r.pools {
+		r.known.with(p.peer.address, func(h *Host) {
+			if h.down(now) {
+				down[p] = h.last
+			}
+		})
+	}
+	if len(down) == len(r.pools) {
+		return nil
+	}
+	return down
+}
+
+func (r *Relay) note(p *pool, reply spool.Reply) {
+	bears := p.bears()
+	r.known.with(p.peer.address, func(h *Host) {
+		h.Connections = bears
+		h.note(reply, time.Now(), r.retry)
+	})
 }
 
 // valid settles the recipients whose address, or whose sender's, cannot be written
