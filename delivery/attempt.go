@@ -99,6 +99,10 @@ func (r *Runner) travel(ctx context.Context, s *spool.Spool, p *plan, m *spool.M
 			defer r.leave(l.hop)
 			results[i] = r.attemptLeg(ctx, s, p, m, l)
 		}
+		if l.offline = l.route.remote && r.network.isDown(); l.offline {
+			r.leave(l.hop)
+			continue
+		}
 		if why, again, shut := r.breakers.enter(l.way(), time.Now()); shut {
 			r.leave(l.hop)
 			waiting = append(waiting, wait{l, again})
@@ -112,6 +116,11 @@ func (r *Runner) travel(ctx context.Context, s *spool.Spool, p *plan, m *spool.M
 		}
 	}
 	all.Wait()
+	for _, l := range legs {
+		if l.offline {
+			waiting = append(waiting, wait{l, time.Now().Add(lookAnyway)})
+		}
+	}
 	// The one that was recorded last knows of the others.
 	out.m = slices.MaxFunc(results, func(a, b *spool.Message) int { return cmp.Compare(recorded(a), recorded(b)) })
 	out.shut = postpone(out.m, waiting) || faulty(out.m, list)
@@ -154,6 +163,9 @@ func (r *Runner) attemptLeg(ctx context.Context, s *spool.Spool, p *plan, m *spo
 		return &damageWatch{c, &found}, nil
 	}
 	replies := p.deliver(ctx, l)
+	if l.offline = l.route.remote && ctx.Err() == nil && r.network.lost(replies); l.offline {
+		return m // that was no attempt
+	}
 	again := r.learn(ctx, l, replies, start)
 	bad := found.err()
 	a := &spool.Attempt{At: start, Took: time.Since(start), Hop: l.hop, Keep: l.route.keep}

@@ -268,7 +268,14 @@ func (r *Runner) learn(ctx context.Context, l *leg, replies []spool.Reply, start
 
 // Alerts are the ways that are shut since somebody has to mend something, longest
 // first.
-func (r *Runner) Alerts() []Alert { return r.breakers.alerts() }
+func (r *Runner) Alerts() []Alert {
+	list := r.breakers.alerts()
+	if since, down := r.network.since(); down {
+		list = append(list, Alert{Hop: "the network", Since: since, Next: time.Now().Add(networkPoll), Reply: spool.Reply{
+			Status: "4.4.1", Text: "no interface but the loopback is up", Remedy: "connect this machine to a network"}})
+	}
+	return list
+}
 
 // Doubt has ways that are shut and hosts that were down tried again at once: the
 // operator says so.

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net/netip"
 	"slices"
 	"strings"
 	"sync"
@@ -30,6 +31,8 @@ type route struct {
 	demands   func(ctx context.Context, domain string) (tls, problem string) // in words; may be nil
 	// byDomain: each domain of recipients is a next hop of its own.
 	byDomain bool
+	// remote: nothing goes this way without a network.
+	remote bool
 	// account is the user name at the relay; empty is none.
 	account string
 	// unsigned: what goes into a mailbox of this machine needs no signature.
@@ -141,7 +144,13 @@ func (p *plan) smarthost(c *config.Relay) (*route, error) {
 		return nil, err
 	}
 	r.Remember(p.known, p.config.Retry)
-	return &route{hop: r.Hop(), account: c.Username, transport: r, success: spool.Relayed, limit: r.Room, close: r.Close}, nil
+	return &route{hop: r.Hop(), account: c.Username, remote: !slices.ContainsFunc([]string(c.Host), onLoopback), transport: r, success: spool.Relayed, limit: r.Room, close: r.Close}, nil
+}
+
+// onLoopback reports whether a host is this machine, as far as its name tells.
+func onLoopback(host string) bool {
+	addr, err := netip.ParseAddr(host)
+	return err == nil && addr.IsLoopback() || strings.EqualFold(host, "localhost")
 }
 
 func (p *plan) exchangers() (*route, error) {
@@ -150,7 +159,7 @@ func (p *plan) exchangers() (*route, error) {
 		return nil, err
 	}
 	x.Remember(p.known)
-	return &route{hop: "mx", byDomain: true, transport: x, success: spool.Relayed, limit: x.Room, close: x.Close, refresh: x.Refresh, demands: x.Demands}, nil
+	return &route{hop: "mx", byDomain: true, remote: !p.config.MX.AllowLoopback, transport: x, success: spool.Relayed, limit: x.Room, close: x.Close, refresh: x.Refresh, demands: x.Demands}, nil
 }
 
 // newTargets is the way to programs and files that aliases name, or says why none is.
@@ -279,6 +288,8 @@ type leg struct {
 	hop   string
 	batch *spool.Batch
 	about [][]int // for each recipient of the batch, those of the message it stands for
+	// offline: there is no network for it, so that nothing was attempted.
+	offline bool
 }
 
 // legs sorts the recipients to attempt by their next hop, in their order.

@@ -42,6 +42,7 @@ type Runner struct {
 	gates    gates
 	breakers breakers     // they outlive a plan
 	known    relay.Memory // likewise
+	network  network
 	policies *tlspolicy.Store
 	tokens   *oauth.Store
 	alive    chan struct{} // unbuffered: who sends is met by the loop of Run
@@ -59,7 +60,7 @@ type Runner struct {
 
 // New returns a Runner with that configuration.
 func New(c *config.Config, log *slog.Logger) (*Runner, error) {
-	r := &Runner{log: log, queue: newQueue(), policies: new(tlspolicy.Store), tokens: oauth.New(""), alive: make(chan struct{}), tooMuch: make(chan struct{}, 1), breakers: breakers{log: log}}
+	r := &Runner{log: log, queue: newQueue(), policies: new(tlspolicy.Store), tokens: oauth.New(""), alive: make(chan struct{}), tooMuch: make(chan struct{}, 1), breakers: breakers{log: log}, network: network{log: log}}
 	r.policies.Warn = func(domain string, err error) { log.Warn("policy", "domain", domain, "err", err) }
 	r.tokens.Warn = func(username string, err error) {
 		log.Warn("access token not refreshed", "username", username, "err", err)
@@ -201,6 +202,7 @@ func (r *Runner) Run(ctx context.Context, s *spool.Spool) error {
 	background.Go(func() { r.refresh(beside) })
 	background.Go(func() { r.tokens.Keep(beside, r.accounts) })
 	background.Go(func() { r.remember(beside, s) })
+	background.Go(func() { r.watchNetwork(beside) })
 	finished := make(chan job)
 	running, heavy := 0, 0
 	timer := time.NewTimer(0)

@@ -52,7 +52,7 @@ func statusLines(dir string, st control.Status) []string {
 		}
 		lines = append(lines,
 			fmt.Sprintf("alert: mail%s for %s waits since %s: %s", whose, a.Hop, a.Since.Format(time.RFC3339), a.Reply),
-			"remedy: "+a.Remedy+" (then: postino retry --all)")
+			fmt.Sprintf("remedy: %s (tried again at %s, or at once by postino retry --all)", a.Remedy, a.Next.Format(time.RFC3339)))
 	}
 	return lines
 }
