@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -168,4 +169,43 @@ func TestTimeoutsAreForTheWholeStep(t *testing.T) {
 			want{"4.4.2", 0, rule.At, "timeout"}.check(t, reply)
 		})
 	}
+}
+
+// FuzzLines: however content is cut, what goes out has no CR or LF alone, ends once,
+// and read as a receiver does (RFC 5321 §4.5.2) is the content, its line ends made
+// CRLF.
+func FuzzLines(f *testing.F) {
+	f.Add([]byte("a\r\n.\r\n..b\r\n"), 3)
+	f.Add([]byte(".\n.\r.\r\n\r\r\n\n."), 1)
+	f.Fuzz(func(t *testing.T, content []byte, size int) {
+		var plain, data []byte
+		l, d := lines{}, lines{dots: true}
+		for part := range slices.Chunk(content, max(1, size)) {
+			plain, data = l.add(plain, part), d.add(data, part)
+		}
+		plain, data = l.end(plain), d.end(data)
+		normal := strings.ReplaceAll(strings.ReplaceAll(strings.ReplaceAll(string(content), "\r\n", "\n"), "\r", "\n"), "\n", "\r\n")
+		if normal != "" && !strings.HasSuffix(normal, "\r\n") {
+			normal += "\r\n"
+		}
+		if string(plain) != normal {
+			t.Fatalf("%q became %q, want %q", content, plain, normal)
+		}
+		var got strings.Builder
+		rest := string(data)
+		for {
+			line, after, found := strings.Cut(rest, "\r\n")
+			if !found {
+				t.Fatalf("%q became %q, which has no end", content, data)
+			}
+			rest = after
+			if line == "." {
+				break
+			}
+			got.WriteString(strings.TrimPrefix(line, ".") + "\r\n")
+		}
+		if rest != "" || got.String() != normal {
+			t.Fatalf("%q became %q, read as %q with %q left", content, data, got.String(), rest)
+		}
+	})
 }

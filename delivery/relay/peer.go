@@ -2,16 +2,10 @@ package relay
 
 import (
 	"context"
-	"crypto/sha256"
-	"crypto/tls"
-	"crypto/x509"
-	"encoding/hex"
 	"errors"
 	"fmt"
 	"net"
-	"os"
 	"strconv"
-	"strings"
 	"time"
 
 	"postino/config"
@@ -94,44 +88,6 @@ func (p *peer) where() string {
 	return fmt.Sprintf("%s[%s]:%s", p.host, ip, port)
 }
 
-// tls is the TLS configuration for one connection.
-func (p *peer) tls() (*tls.Config, error) {
-	roots, err := loadRoots(p.caFile)
-	if err != nil {
-		return nil, err
-	}
-	t := &tls.Config{
-		ServerName: strings.TrimSuffix(p.host, "."),
-		RootCAs:    roots,
-		MinVersion: uint16(p.tlsMin), // zero is crypto/tls's own minimum, 1.2
-	}
-	if p.certFile != "" {
-		ours, err := tls.LoadX509KeyPair(p.certFile, p.keyFile)
-		if err != nil {
-			return nil, fmt.Errorf("relay.cert_file: %w", err)
-		}
-		t.Certificates = []tls.Certificate{ours}
-	}
-	if p.pin != "" {
-		t.InsecureSkipVerify = true // the pin stands in for name, chain and dates
-		t.VerifyConnection = p.pinned
-	}
-	p.demand.apply(t)
-	return t, nil
-}
-
-// errPin says that the server has another key than the pinned one.
-var errPin = errors.New("relay.tls_pin is of another key: if the relay has a new one that you trust, write the new pin")
-
-// pinned refuses a server that has not the pinned key.
-func (p *peer) pinned(state tls.ConnectionState) error {
-	sum := sha256.Sum256(state.PeerCertificates[0].RawSubjectPublicKeyInfo)
-	if got := hex.EncodeToString(sum[:]); got != string(p.pin) {
-		return fmt.Errorf("its public key has the SHA-256 %s: %w", got, errPin)
-	}
-	return nil
-}
-
 // remoteName is the remote as a Reply names it: "name[address]:port".
 func (p *peer) remoteName(addr net.Addr) string {
 	ip, port, err := net.SplitHostPort(addr.String())
@@ -159,21 +115,4 @@ func unreachable(where string, err error) spool.Reply {
 		}
 	}
 	return remote{}.local("connect", status, "cannot connect to "+where+": "+err.Error())
-}
-
-// loadRoots reads the certificates to trust; nil, for an empty path, is the
-// system's. It is read for each connection so that a mended file needs no restart.
-func loadRoots(path string) (*x509.CertPool, error) {
-	if path == "" {
-		return nil, nil
-	}
-	pem, err := os.ReadFile(path)
-	if err != nil {
-		return nil, fmt.Errorf("relay.ca_file: %w", err)
-	}
-	roots := x509.NewCertPool()
-	if !roots.AppendCertsFromPEM(pem) {
-		return nil, fmt.Errorf("relay.ca_file: %s holds no certificate: write them in PEM", path)
-	}
-	return roots, nil
 }

@@ -143,40 +143,6 @@ func TestCommandsAreSentAhead(t *testing.T) {
 	}
 }
 
-// By LMTP each recipient has a reply of its own after the end (RFC 2033 §4.2), those
-// of one name too.
-func TestLMTP(t *testing.T) {
-	for _, offer := range [][]string{{}, {"PIPELINING"}, {"PIPELINING", "CHUNKING"}} {
-		server := relaytest.New(t, relaytest.Options{LMTP: true, Extensions: offer, Rules: []relaytest.Rule{
-			{At: "RCPT", Arg: "<no", Reply: "550 5.1.1 unknown"},
-			{At: "dot", N: 2, Reply: "452 4.2.2 full"},
-			{At: "dot", N: 3, Reply: "550 5.2.1 disabled"},
-		}})
-		p := lmtp(t, server)
-		replies := make([]spool.Reply, 5)
-		b := batch(hello, "a@x.test", "b@x.test", "no@x.test", "c@x.test", "a@x.test")
-		p.deliver(t.Context(), b, replies, []int{0, 1, 2, 3, 4})
-		for i, w := range []want{{"2", 250, "dot", ""}, {"4.2.2", 452, "dot", ""}, {"5.1.1", 550, "RCPT", ""}, {"5.2.1", 550, "dot", ""}, {"2", 250, "dot", ""}} {
-			w.check(t, replies[i])
-		}
-		said(t, server, "^LHLO client.test$")
-		never(t, server, "^EHLO|^BDAT")
-		p.deliver(t.Context(), batch(hello, "no@x.test"), replies, []int{0})
-		want{"5.1.1", 550, "RCPT", ""}.check(t, replies[0])
-		p.deliver(t.Context(), one(), replies, []int{0})
-		want{"2", 250, "dot", ""}.check(t, replies[0])
-	}
-}
-
-// lmtp is a pool for server by LMTP.
-func lmtp(t *testing.T, server *relaytest.Server) *pool {
-	t.Helper()
-	p := newPool(&peer{network: "tcp", address: server.Addr(), host: "mda", lmtp: true, policy: config.NoTLS, hello: "client.test", time: patient()},
-		1, 100, config.Rate{})
-	t.Cleanup(p.close)
-	return p
-}
-
 // One answer too many amid a stream of messages is not taken for the next one due: no
 // message counts as taken for the yes to somebody's RCPT. Who is left without an answer
 // is deferred, and in doubt if the content went out; the connection is not used again,
@@ -229,4 +195,88 @@ func TestEqualAnswersGetNoChunks(t *testing.T) {
 		want{"2", 250, "dot", ""}.check(t, r.Deliver(t.Context(), one())[0])
 	}
 	never(t, server, "^BDAT")
+}
+
+// A content that nobody is to get is not sent by DATA, even to a server that wants
+// it: a lone dot ends what it began. What it says to that is nothing.
+func TestContentForNobody(t *testing.T) {
+	for _, rule := range []relaytest.Rule{
+		{At: "RCPT", Reply: "550 5.1.1 no"},
+		{At: "MAIL", Reply: "550 5.1.1 no"},
+	} {
+		server := relaytest.New(t, relaytest.Options{Extensions: offers["PIPELINING"], Rules: []relaytest.Rule{rule}})
+		r := newRelay(t, settings(server, single), patient())
+		want{"5.1.1", 550, rule.At, ""}.check(t, r.Deliver(t.Context(), one())[0])
+		server.SetRules()
+		want{"2", 250, "dot", ""}.check(t, r.Deliver(t.Context(), one())[0])
+		if lost := server.Unaddressed(); len(lost) != 1 || len(lost[0].Data) != 0 {
+			t.Errorf("%s: the server got %+v for nobody, want one empty message", rule.At, lost)
+		}
+		if n := server.Connections(); n != 1 {
+			t.Errorf("%s: %d connections, want 1", rule.At, n)
+		}
+	}
+}
+
+// A server that answers more often than asked is found out before any content is
+// given to it.
+func TestExtraReplies(t *testing.T) {
+	for name, offer := range offers {
+		for _, at := range []string{"EHLO", "MAIL", "RCPT"} {
+			server := relaytest.New(t, relaytest.Options{Extensions: offer, Rules: []relaytest.Rule{{At: at, Raw: "250-a\r\n250 CHUNKING\r\n250 b"}}})
+			reply := newRelay(t, settings(server), patient()).Deliver(t.Context(), one())[0]
+			if reply.Class() != spool.Temporary || reply.Maybe || len(server.Messages()) > 0 {
+				t.Errorf("%s, %s: got %+v", name, at, reply)
+			}
+		}
+	}
+}
+
+// Replies are read while commands are written: neither side waits for the other,
+// however small the buffers. (Not with CHUNKING: Linux drops segments that are larger
+// than such a buffer, and their repetitions take seconds.)
+func TestManyRecipientsDoNotDeadlock(t *testing.T) {
+	for name, buffer := range map[string]int{"a command at a time": 4096, "PIPELINING": 4096, "CHUNKING": 0} {
+		server := relaytest.New(t, relaytest.Options{Extensions: offers[name], Buffer: buffer, Rules: []relaytest.Rule{
+			{At: "RCPT", Arg: "<r7", Reply: "550-5.1.1 " + strings.Repeat("x", 500) + "\n550 5.1.1 no"}}})
+		for i, reply := range newRelay(t, settings(server, single), patient()).Deliver(t.Context(), batch(hello, recipients(2000)...)) {
+			if no := strings.HasPrefix(fmt.Sprint(i+1), "7"); no != (reply.Class() == spool.Permanent) || !no && reply.Class() != spool.Success {
+				t.Fatalf("%s: r%d has %+v", name, i+1, reply)
+			}
+		}
+	}
+}
+
+// Session by session, message by message: what is deferred for a lost connection is
+// sent when it comes again, and nothing that a server took comes twice.
+func TestNothingTwice(t *testing.T) {
+	for name, offer := range offers {
+		server := relaytest.New(t, relaytest.Options{Extensions: offer, Rules: []relaytest.Rule{
+			{At: "MAIL", N: 5, Do: relaytest.Close}, {At: "RCPT", N: 3, Conn: 2, Reply: "421 4.3.2 bye", Do: relaytest.Close},
+			{At: "dot", N: 3, Conn: 3, Reply: "421 4.3.2 bye", Do: relaytest.Close}, {At: "dot", N: 2, Reply: "451 4.3.0 busy"},
+		}})
+		r := newRelay(t, settings(server), patient())
+		var sends sync.WaitGroup
+		for i := range 60 {
+			sends.Go(func() {
+				for {
+					reply := r.Deliver(t.Context(), batch(hello, fmt.Sprintf("a%d@x.test", i)))[0]
+					if reply.Class() == spool.Success || reply.Maybe {
+						return
+					}
+				}
+			})
+		}
+		sends.Wait()
+		seen := map[string]bool{}
+		for _, m := range server.Messages() {
+			if seen[m.To[0]] {
+				t.Errorf("%s: %s got it twice", name, m.To[0])
+			}
+			seen[m.To[0]] = true
+		}
+		if len(offer) < 2 && len(seen) != 60 {
+			t.Errorf("%s: %d messages arrived, want 60", name, len(seen))
+		}
+	}
 }

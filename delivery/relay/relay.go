@@ -1,16 +1,3 @@
-// Package relay delivers by SMTP to the configured relay, the smarthost: it keeps
-// connections, protects them, says who we are and tells for each recipient what
-// the relay answered. Nothing it meets is an error of its own; all of it is a
-// [spool.Reply], and nothing is logged here.
-//
-// From the bottom: the wire (wire.go) reads replies strictly. A session is opened
-// on it (session.go, auth.go, sasl.go), from the connection to where MAIL may follow; then a
-// writer (writer.go) sends one transaction after the other without waiting, and a
-// reader (reader.go) gives each reply to the command it answers. How a session ends
-// while something is under way is in bury.go. A pool (pool.go) is what waits for
-// one peer and the sessions with it. Relay goes through the hosts (relay.go). It is
-// a large package because the parts below Relay would otherwise have to show each
-// other the state of a connection.
 package relay
 
 import (

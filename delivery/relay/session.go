@@ -2,16 +2,8 @@ package relay
 
 import (
 	"context"
-	"crypto/tls"
-	"crypto/x509"
-	"errors"
-	"strings"
 	"sync"
 	"time"
-
-	"postino/config"
-	"postino/delivery/tlspolicy"
-	"postino/spool"
 )
 
 // quitWait is how long a remote may take over QUIT. Nothing depends on its
@@ -57,238 +49,61 @@ type session struct {
 	cancel context.CancelFunc // ends open
 }
 
-// refusal is why no session came about, as a Reply for all recipients.
-type refusal struct {
-	spool.Reply
-	// final: the next host would say the same, since the fault is ours.
-	final bool
-	// broken: the connection is of no use, not even for QUIT.
-	broken bool
-}
-
-// open connects to the peer and goes as far as MAIL could follow: greeting, EHLO,
-// TLS and AUTH as it wants them. A refusal is of class 4 whatever was said: what
-// happens here is about us, never about a recipient. The end of ctx ends it.
-func (s *session) open(ctx context.Context) *refusal {
-	p := s.pool.peer
-	t, err := p.tls()
-	if err != nil {
-		return &refusal{Reply: s.local("connect", "4.7.5", err.Error()), final: true}
-	}
-	var who *login
-	var refused *refusal
-	if p.login != nil {
-		if who, refused = p.login(ctx); refused != nil {
-			return refused
-		}
-	}
-	refused = s.try(ctx, t, who)
-	// An access token may have been taken back before its end: another one, once.
-	if refused != nil && refused.Code == codeNotTaken && who != nil && who.renew != nil {
-		if who, again := who.renew(ctx); again == nil {
-			return s.try(ctx, t, who)
-		} else if again.Status == refused.Status {
-			return again // says what to do
-		}
-	}
-	return refused
-}
-
-// codeNotTaken is the reply to credentials that are not taken (RFC 4954 §6).
-const codeNotTaken = 535
-
-// try is open with what it takes.
-func (s *session) try(ctx context.Context, t *tls.Config, who *login) *refusal {
-	p := s.pool.peer
-	socket, refused := p.connect(ctx)
+// run is the life of a session.
+func (s *session) run(ctx context.Context) {
+	p := s.pool
+	refused := s.open(ctx)
+	p.mu.Lock()
 	if refused != nil {
-		return refused
+		p.refused(s, refused)
+		p.serve()
+		p.mu.Unlock()
+		return
 	}
-	stop := context.AfterFunc(ctx, func() { socket.Close() })
-	defer stop()
-	s.host = p.remoteName(socket.RemoteAddr())
-	s.name = ehloName(p.hello, socket.LocalAddr())
-	s.w = newWire(socket, socket)
-	refused = s.secure(ctx, p.policy, t)
-	if refused == nil && who != nil {
-		refused = s.authenticate(p.method, who)
+	s.ready, s.opened = true, time.Now()
+	if n := s.ext.limit("MAILMAX"); n > 0 {
+		s.most = min(s.most, n)
 	}
-	if refused == nil {
-		if err := s.w.unread(); err != nil {
-			refused = s.failed("MAIL", err)
-		}
+	s.rcptMax = s.ext.limit("RCPTMAX")
+	s.arm()
+	p.mu.Unlock()
+
+	reading := make(chan struct{})
+	go func() {
+		defer close(reading)
+		s.read()
+	}()
+	s.write()
+	<-reading
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.remove(s)
+	if crowded(s.fault.said) {
+		p.shrink(len(p.sessions))
 	}
-	if refused != nil {
-		s.abandon(refused)
-	}
-	return refused
+	s.bury()
+	p.serve()
 }
 
-// secure speaks greeting, EHLO and STARTTLS as policy wants.
-func (s *session) secure(ctx context.Context, policy config.TLSPolicy, t *tls.Config) *refusal {
-	if policy == config.Implicit {
-		if refused := s.handshake(ctx, t); refused != nil {
-			return refused
-		}
-	}
-	if refused := s.greeting(); refused != nil {
-		return refused
-	}
-	if refused := s.hello(); refused != nil {
-		return refused
-	}
-	switch policy {
-	case config.Implicit, config.NoTLS:
-		return nil
-	case config.Opportunistic:
-		if !s.ext.has("STARTTLS") {
-			return nil
-		}
-		t.InsecureSkipVerify = true // protects against listening only, which is what was asked for
-	default:
-		// Not offered may mean that somebody in between took the offer away
-		// (RFC 3207 §6): nothing is sent then, least of all credentials.
-		if !s.ext.has("STARTTLS") {
-			return &refusal{Reply: s.local("STARTTLS", "4.7.4", "STARTTLS is not offered: mail waits; "+s.pool.peer.withoutTLS())}
-		}
-	}
-	return s.startTLS(ctx, policy, t)
+// leave decides whether the session begins nothing more, and reports whether it
+// can go.
+func (s *session) leave() bool {
+	p := s.pool
+	s.leaving = s.leaving || p.closed || s.taken >= s.most || time.Since(s.opened) > maxAge || p.working() > p.allowed
+	return s.leaving && len(s.flight) == 0
 }
 
-// startTLS asks for TLS and says EHLO again under it: what was said before is
-// forgotten (RFC 3207 §4.2). Under the opportunistic policy a remote that
-// declines is spoken to in plaintext.
-func (s *session) startTLS(ctx context.Context, policy config.TLSPolicy, t *tls.Config) *refusal {
-	a, err := s.w.command("STARTTLS", time.Duration(s.pool.peer.time.Command))
-	switch {
-	case err != nil:
-		return s.failed("STARTTLS", err)
-	case a.code != 220:
-		if policy == config.Opportunistic && a.code/100 > 3 && a.code != 421 {
-			return nil
-		}
-		return s.refused("STARTTLS", a)
-	}
-	// Plaintext behind the answer was put there to be read as if it came under
-	// TLS. What comes later breaks the handshake.
-	if s.w.in.Buffered() > 0 {
-		return s.failed("STARTTLS", errUnasked)
-	}
-	if refused := s.handshake(ctx, t); refused != nil {
-		return refused
-	}
-	return s.hello()
+func (s *session) pipelining() bool { return s.ext.has("PIPELINING") }
+
+// idle reports whether the session has nothing to do and may get something.
+func (s *session) idle() bool {
+	return s.ready && s.fault == nil && len(s.flight) == 0 && !s.begun && !s.leave()
 }
 
-// handshake puts TLS over the socket and a new wire over TLS.
-func (s *session) handshake(ctx context.Context, t *tls.Config) *refusal {
-	ctx, cancel := context.WithTimeout(ctx, time.Duration(s.pool.peer.time.Command))
-	defer cancel()
-	conn := tls.Client(s.w.socket, t)
-	if err := conn.HandshakeContext(ctx); err != nil {
-		var certificate *tls.CertificateVerificationError
-		switch {
-		case errors.As(err, &certificate), errors.Is(err, errPin), errors.Is(err, tlspolicy.ErrNotAuthentic):
-			return &refusal{Reply: s.local("TLS", "4.7.5", "certificate of "+t.ServerName+" not accepted: "+err.Error()+s.pool.peer.demand.because())}
-		case lost(err):
-			return s.failed("TLS", err)
-		}
-		return &refusal{Reply: s.local("TLS", "4.7.4", "TLS handshake: "+err.Error())}
-	}
-	state := conn.ConnectionState()
-	s.tls = strings.ReplaceAll(tls.VersionName(state.Version), " ", "")
-	switch proof := s.pool.peer.demand.proof; {
-	case proof != "":
-		s.tls += " " + proof
-	case s.pool.peer.pin != "" || verified(state, t):
-		s.tls += " verified"
-	default:
-		s.tls += " unverified"
-	}
-	s.binding = bindingOf(state)
-	s.w = newWire(conn, s.w.socket)
-	return nil
-}
-
-// verified reports whether the remote proved its name, even if that was not
-// demanded.
-func verified(state tls.ConnectionState, t *tls.Config) bool {
-	if len(state.VerifiedChains) > 0 {
-		return true
-	}
-	if len(state.PeerCertificates) == 0 {
+// room reports whether another transaction may be begun.
+func (s *session) room() bool {
+	if !s.ready || s.leaving || s.fault != nil {
 		return false
 	}
-	intermediates := x509.NewCertPool()
-	for _, c := range state.PeerCertificates[1:] {
-		intermediates.AddCert(c)
-	}
-	_, err := state.PeerCertificates[0].Verify(x509.VerifyOptions{DNSName: t.ServerName, Roots: t.RootCAs, Intermediates: intermediates})
-	return err == nil
-}
-
-func (s *session) greeting() *refusal {
-	a, err := s.w.await(time.Now().Add(time.Duration(s.pool.peer.time.Greeting)))
-	switch {
-	case err != nil:
-		return s.failed("greeting", err)
-	case a.code != 220:
-		return s.refused("greeting", a)
-	}
-	return nil
-}
-
-// hello says EHLO, or HELO to a remote that refuses it (RFC 5321 §3.2), or LHLO,
-// for which there is nothing older (RFC 2033 §4.1).
-func (s *session) hello() *refusal {
-	verb := "EHLO"
-	if s.pool.peer.lmtp {
-		verb = "LHLO"
-	}
-	timeout := time.Duration(s.pool.peer.time.Command)
-	a, err := s.w.command(verb+" "+s.name, timeout)
-	switch {
-	case err != nil:
-		return s.failed(verb, err)
-	case a.code == 250:
-		s.ext = parseEHLO(a)
-		return nil
-	case a.code/100 != 5 || verb == "LHLO":
-		return s.refused(verb, a)
-	}
-	first := a
-	s.ext = nil
-	a, err = s.w.command("HELO "+s.name, timeout)
-	switch {
-	case err != nil:
-		refused := s.refused("EHLO", first) // says more than a closed connection
-		refused.broken = true
-		return refused
-	case a.code != 250:
-		return s.refused("HELO", a)
-	}
-	return nil
-}
-
-// failed is the refusal made of an error of the connection.
-func (s *session) failed(command string, err error) *refusal {
-	return &refusal{Reply: s.broken(command, err), broken: true}
-}
-
-// refused is the refusal made of a remote's reply. A positive one in this place
-// is not what was asked for.
-func (s *session) refused(command string, a answer) *refusal {
-	if a.code < 400 {
-		return &refusal{Reply: s.misplaced(command, a)}
-	}
-	return &refusal{Reply: temporary(s.judge(command, a))}
-}
-
-// abandon ends a session that came to nothing: with QUIT while the remote
-// understands us, else by closing the socket.
-func (s *session) abandon(why *refusal) {
-	if why.Command != "TLS" && why.Code != 421 && !why.broken {
-		s.w.command("QUIT", quitWait)
-	}
-	s.w.socket.Close()
+	return len(s.flight) == 0 || s.pipelining() && len(s.flight) < s.depth.limit()
 }

@@ -1,12 +1,6 @@
 package relay
 
-import (
-	"context"
-	"fmt"
-	"io"
-	"slices"
-	"time"
-)
+import "time"
 
 // A session's writer takes one job after the other and writes its commands and
 // content, as far ahead of the replies as the remote allows: with PIPELINING
@@ -14,51 +8,8 @@ import (
 // right behind the content of this one; with CHUNKING (RFC 3030) the content does
 // not wait either. Without PIPELINING each command waits for the reply to the last.
 
-const (
-	// gather is how much is gathered for one write, in octets.
-	gather = 64 << 10
-	// contentTime and contentRate bound how long the content of one message may
-	// take in all, over and above the timeout of each write: a quarter of an hour,
-	// and a second for each 4 KiB. A slower remote would hold a connection for days.
-	contentTime = 15 * time.Minute
-	contentRate = 4 << 10
-)
-
-// run is the life of a session.
-func (s *session) run(ctx context.Context) {
-	p := s.pool
-	refused := s.open(ctx)
-	p.mu.Lock()
-	if refused != nil {
-		p.refused(s, refused)
-		p.serve()
-		p.mu.Unlock()
-		return
-	}
-	s.ready, s.opened = true, time.Now()
-	if n := s.ext.limit("MAILMAX"); n > 0 {
-		s.most = min(s.most, n)
-	}
-	s.rcptMax = s.ext.limit("RCPTMAX")
-	s.arm()
-	p.mu.Unlock()
-
-	reading := make(chan struct{})
-	go func() {
-		defer close(reading)
-		s.read()
-	}()
-	s.write()
-	<-reading
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	p.remove(s)
-	if crowded(s.fault.said) {
-		p.shrink(len(p.sessions))
-	}
-	s.bury()
-	p.serve()
-}
+// gather is how much is gathered for one write, in octets.
+const gather = 64 << 10
 
 // write is the writer: it ends when the session has a fault, or with QUIT.
 func (s *session) write() {
@@ -129,29 +80,6 @@ func (s *session) listen() {
 	s.listening = true
 	s.changed.Wait()
 	s.listening = false
-}
-
-// leave decides whether the session begins nothing more, and reports whether it
-// can go.
-func (s *session) leave() bool {
-	p := s.pool
-	s.leaving = s.leaving || p.closed || s.taken >= s.most || time.Since(s.opened) > maxAge || p.working() > p.allowed
-	return s.leaving && len(s.flight) == 0
-}
-
-func (s *session) pipelining() bool { return s.ext.has("PIPELINING") }
-
-// idle reports whether the session has nothing to do and may get something.
-func (s *session) idle() bool {
-	return s.ready && s.fault == nil && len(s.flight) == 0 && !s.begun && !s.leave()
-}
-
-// room reports whether another transaction may be begun.
-func (s *session) room() bool {
-	if !s.ready || s.leaving || s.fault != nil {
-		return false
-	}
-	return len(s.flight) == 0 || s.pipelining() && len(s.flight) < s.depth.limit()
 }
 
 // flush writes what is gathered. When that fails the reader gets a moment to find
@@ -243,101 +171,4 @@ func (s *session) send(j *job) {
 	} else {
 		s.data(t)
 	}
-}
-
-// chunks reports whether t goes by BDAT. A yes to it has the class of one to MAIL or
-// RCPT, where DATA has a 354 of its own: so the remote must answer in words of which
-// it can be seen that it did not answer once too often.
-func (s *session) chunks(t *transaction) bool {
-	s.pool.mu.Lock()
-	defer s.pool.mu.Unlock()
-	chunks := s.words.differ() && !s.pool.confused && s.ext.has("CHUNKING") && t.content.ReadCloser == nil && !s.pool.peer.lmtp
-	s.chunked = s.chunked || chunks
-	return chunks
-}
-
-// bdat sends the content in one chunk.
-func (s *session) bdat(t *transaction) {
-	s.w.append(func(out []byte) []byte {
-		var l lines
-		command := len(out)
-		out = l.end(l.add(out, t.content.text))
-		return slices.Insert(out, command, fmt.Appendf(nil, "BDAT %d LAST\r\n", len(out)-command)...)
-	})
-	s.ended(t)
-}
-
-// ended notes that the content of t is complete in what is gathered.
-func (s *session) ended(t *transaction) {
-	s.pool.mu.Lock()
-	t.end = s.w.queued
-	s.sending = nil
-	s.expect(stepDot, t)
-	s.pool.mu.Unlock()
-	if !s.pipelining() {
-		s.await(func() bool { return t.over })
-	}
-}
-
-// data sends the content by DATA. Until its end is answered the only way out is to
-// close the socket: anything sent would end the content and have it taken as it is.
-func (s *session) data(t *transaction) {
-	if !s.say(stepData, t, "DATA") || !s.await(func() bool { return t.goAhead || t.over }) {
-		return
-	}
-	s.pool.mu.Lock()
-	over, hopeless := t.over, t.hopeless()
-	switch {
-	case over:
-	case hopeless && s.pool.peer.lmtp:
-		// Nobody gets a reply, so that none can be waited for.
-		s.fail(fault{err: errUnasked})
-		over = true
-	case !hopeless:
-		s.sending = t
-	}
-	s.pool.mu.Unlock()
-	switch {
-	case over:
-		return
-	case hopeless:
-		s.w.line(".") // an empty message to nobody; what becomes of it does not matter
-		s.ended(t)
-		return
-	}
-	if alive, err := s.body(t); err != nil {
-		s.pool.mu.Lock()
-		t.settle(t.accepted, s.local("DATA", "4.3.0", "cannot read the content: "+err.Error()))
-		t.accepted = nil
-		s.fail(fault{err: errInterrupted})
-		s.pool.mu.Unlock()
-	} else if alive {
-		s.ended(t)
-	}
-}
-
-// body gathers the content of t and its end, and writes all but the last of it. It
-// reports whether the session goes on; the error is one of reading.
-func (s *session) body(t *transaction) (alive bool, err error) {
-	l := lines{dots: true}
-	if t.content.ReadCloser == nil {
-		s.w.append(func(out []byte) []byte { return l.end(l.add(out, t.content.text)) })
-		return true, nil
-	}
-	until := time.Now().Add(contentTime + time.Duration(t.Message.Size/contentRate)*time.Second)
-	block := make([]byte, gather/2)
-	for err == nil {
-		var n int
-		n, err = t.content.Read(block)
-		s.w.append(func(out []byte) []byte { return l.add(out, block[:n]) })
-		patience := min(time.Duration(s.pool.peer.time.Data), time.Until(until))
-		if len(s.w.out) >= gather && !s.flush(patience) {
-			return false, nil
-		}
-	}
-	if err != io.EOF {
-		return true, err
-	}
-	s.w.append(l.end)
-	return true, nil
 }
