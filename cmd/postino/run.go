@@ -72,12 +72,15 @@ func runRunner(ctx context.Context, a *app, untilEmpty bool) error {
 	if err := prepareSpool(a.spool); err != nil {
 		return err
 	}
-	c, err := a.loadConfig()
+	out, err := logOutput(a, untilEmpty)
 	if err != nil {
 		return err
 	}
-	out, err := logOutput(a, untilEmpty)
+	c, err := a.loadConfig()
 	if err != nil {
+		if out != a.stderr { // standard error goes nowhere
+			slog.New(slog.NewTextHandler(out, nil)).Error("not started, mail waits in drop/", "err", err)
+		}
 		return err
 	}
 	target := logTarget(c.Log.To, untilEmpty, os.Stderr, a.env("JOURNAL_STREAM", ""))
