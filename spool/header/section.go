@@ -125,9 +125,14 @@ func (s *Section) Append(name, value string) {
 }
 
 // Qualify completes the bare addresses in the originator and destination fields
-// (RFC 6409 §8.1) with "@domain". Every other octet stays as it is, and so does
-// a field that does not parse.
+// (RFC 6409 §8.1) with "@domain", and author's addresses that end in "@" with the
+// domain. Every other octet stays as it is, and so does a field that does not parse.
 func (s *Section) Qualify(domain string) {
+	for i, f := range s.fields {
+		if f.named("From", "Sender", "Reply-To") {
+			s.fields[i].Raw = withDomain(f, domain)
+		}
+	}
 	names := []string{"From", "Sender", "Reply-To", "To", "Cc", "Bcc", "Resent-From",
 		"Resent-Sender", "Resent-Reply-To", "Resent-To", "Resent-Cc", "Resent-Bcc"}
 	s.splice(names, func(b address.Mailbox) (start, end int, text string) {
@@ -136,6 +141,31 @@ func (s *Section) Qualify(domain string) {
 		}
 		return b.LocalEnd, b.LocalEnd, text
 	})
+}
+
+// withDomain is a field with the domain behind each "@" that has none, such as
+// "wordpress@" of a program that looked for the name of its site in vain. A field that
+// parses, or does not parse with it, stays as it is.
+func withDomain(f Field, domain string) []byte {
+	body := f.body()
+	if _, err := address.Scan(body); err == nil {
+		return f.Raw
+	}
+	var b strings.Builder
+	quoted := false
+	for i := range len(body) {
+		b.WriteByte(body[i])
+		if body[i] == '"' && (i == 0 || body[i-1] != '\\') {
+			quoted = !quoted
+		}
+		if body[i] == '@' && !quoted && (i+1 == len(body) || strings.IndexByte(">, \t\r", body[i+1]) >= 0) {
+			b.WriteString(domain)
+		}
+	}
+	if _, err := address.Scan(b.String()); err != nil {
+		return f.Raw
+	}
+	return []byte(string(f.Raw[:len(f.Raw)-len(body)-len("\r\n")]) + b.String() + "\r\n")
 }
 
 // Rewrite puts the address that replace returns in the place of each in these
