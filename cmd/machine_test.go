@@ -5,6 +5,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 )
@@ -20,6 +21,7 @@ type machine struct {
 	t      *testing.T
 	lower  string // the directory that is copied
 	shared string
+	cgroup *os.File // where its processes are; nil is where the test is
 }
 
 func newMachine(t *testing.T) *machine {
@@ -54,6 +56,7 @@ inside() { # WHERE SCRIPT
 layer "$LOWER" before was
 [ -z "$GIVEN" ] || inside was "$GIVEN"
 layer before:"$LOWER" after is
+[ -z "$BOOT" ] || { printf '%s\n' "$SCRIPT" >"$SHARED/script"; cd is; pivot_root . .; umount -l .; exec chroot . /bin/sh -euc "$BOOT"; }
 inside is "$SCRIPT"
 printf '\n=== changed\n'
 cd after
@@ -67,13 +70,28 @@ done
 // that it left other than they were. It fails the test when the script fails.
 func (m *machine) run(given, script string) (out, changed string) {
 	m.t.Helper()
+	said, err := m.command(given, script)
+	out, changed, ended := strings.Cut(said, "\n=== changed\n")
+	if err != nil || !ended {
+		m.t.Fatalf("%v\n%s", err, said)
+	}
+	return out, changed
+}
+
+// command is run before its result is looked at. More variables are for setUp.
+func (m *machine) command(given, script string, more ...string) (string, error) {
+	m.t.Helper()
 	source, err := filepath.Abs("..")
 	if err != nil {
 		m.t.Fatal(err)
 	}
-	cmd := exec.Command("unshare", "--mount", "--pid", "--net", "--uts", "--ipc", "--fork", "--kill-child", "sh", "-euc", setUp)
+	cmd := exec.Command("unshare", "--mount", "--pid", "--net", "--uts", "--ipc", "--cgroup", "--fork", "--kill-child", "sh", "-euc", setUp)
 	cmd.Env = append(os.Environ(), "LOWER="+m.lower, "SOURCE="+source, "PROGRAMS="+filepath.Dir(program("postino")), "SHARED="+m.shared, "BOX="+m.t.TempDir(),
-		"GIVEN="+given, "SCRIPT="+script)
+		"GIVEN="+given, "SCRIPT="+script, "BOOT=")
+	cmd.Env = append(cmd.Env, more...)
+	if m.cgroup != nil {
+		cmd.SysProcAttr = &syscall.SysProcAttr{UseCgroupFD: true, CgroupFD: int(m.cgroup.Fd())}
+	}
 	var said strings.Builder
 	cmd.Stdout, cmd.Stderr = &said, &said
 	cmd.WaitDelay = time.Second
@@ -83,9 +101,5 @@ func (m *machine) run(given, script string) (out, changed string) {
 	tooLong := time.AfterFunc(machineTime, func() { cmd.Process.Kill() })
 	err = cmd.Wait()
 	tooLong.Stop()
-	out, changed, ended := strings.Cut(said.String(), "\n=== changed\n")
-	if err != nil || !ended {
-		m.t.Fatalf("%v\n%s", err, said.String())
-	}
-	return out, changed
+	return said.String(), err
 }

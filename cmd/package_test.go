@@ -137,7 +137,7 @@ echo "after: $(dpkg -S /usr/sbin/sendmail)"
 echo "users: $(dpkg-query -W -f '${db:Status-Abbrev}${Package} ' bsd-mailx cron)"
 [ ! -e /run/systemd/system ]
 sendmail -bd
-await pid
+await postino status
 php -n -r 'exit(mail("bob@example.org", "by PHP", "hello") ? 0 : 1);'
 echo hello | mail -s "by mail" bob@example.org
 for name in PHP mail; do postino trace "by $name" | sed -n "s/^  arrived.*uid/$name: uid/p"; done
@@ -155,7 +155,8 @@ dpkg -i /shared/two/*.deb
 await another $old
 touch /tmp/enough
 wait $senders
-echo "sent $(($(cat /tmp/sent.a) + $(cat /tmp/sent.b) + 2)), queued $(postino queue --json | wc -l), in drop/ $(find /var/spool/postino/drop -type f | wc -l)"
+await taken
+echo "sent $(($(cat /tmp/sent.a) + $(cat /tmp/sent.b) + 2)), queued $(postino queue --json | wc -l)"
 postino status | head -n 1
 tail -n 1 /etc/default/postino
 `+byCron+`
