@@ -166,7 +166,7 @@ func (r *Runner) attemptLeg(ctx context.Context, s *spool.Spool, p *plan, m *spo
 	if l.offline = l.route.remote && ctx.Err() == nil && r.network.lost(replies); l.offline {
 		return m // that was no attempt
 	}
-	again := r.learn(ctx, l, replies, start)
+	again := r.learn(ctx, s, p, l, replies, start)
 	bad := found.err()
 	a := &spool.Attempt{At: start, Took: time.Since(start), Hop: l.hop, Keep: l.route.keep}
 	for i, about := range l.about {

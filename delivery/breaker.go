@@ -65,6 +65,12 @@ type Alert struct {
 	Reply spool.Reply
 }
 
+// news is what an attempt has changed: a way is shut, or one is open again.
+type news struct {
+	shut   *Alert
+	opened bool
+}
+
 // enter reports whether an attempt may begin now. If not, it says why and when to ask
 // again. An attempt that may begin although the way is shut is the probe.
 func (b *breakers) enter(w way, now time.Time) (why spool.Reply, again time.Time, shut bool) {
@@ -94,37 +100,37 @@ func (b *breakers) wait(n int) time.Duration {
 }
 
 // learn takes in what came of an attempt that began at start, by a way of a route, and
-// reports whether a way is open again. again is when what met a fault is to be
-// attempted next; zero is by the schedule.
-func (b *breakers) learn(route string, w way, replies []spool.Reply, start, now time.Time) (again time.Time, opened bool) {
+// tells what is new of it. again is when what met a fault is to be attempted next; zero
+// is by the schedule.
+func (b *breakers) learn(route string, w way, replies []spool.Reply, start, now time.Time) (again time.Time, n news) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	for _, r := range replies {
 		switch r.Fault {
 		case "":
 		case spool.FaultSender:
-			return b.close(w, r, start, now), false
+			return b.close(w, r, start, now)
 		case spool.FaultPort:
 			// An alert, and nothing is shut: each host has its own pauses (see relay.Memory).
-			b.close(way{hop: route}, r, start, now)
-			return time.Time{}, false
+			_, n = b.close(way{hop: route}, r, start, now)
+			return time.Time{}, n
 		default:
-			return b.close(way{hop: w.hop}, r, start, now), false
+			return b.close(way{hop: w.hop}, r, start, now)
 		}
 	}
 	for _, w := range []way{{hop: route}, {hop: w.hop}, w} {
 		// What began before the fault was found says nothing about it.
 		if s := b.shut[w]; s != nil && !start.Before(s.last) && slices.ContainsFunc(replies, s.gone) {
 			delete(b.shut, w)
-			opened = true
+			n.opened = true
 			b.say(w, slog.LevelWarn, "route open again", "after", now.Sub(s.since).Round(time.Second))
 		}
 	}
-	return time.Time{}, opened
+	return time.Time{}, n
 }
 
 // close shuts a way, or keeps it so, and returns when the next probe may begin.
-func (b *breakers) close(w way, why spool.Reply, start, now time.Time) time.Time {
+func (b *breakers) close(w way, why spool.Reply, start, now time.Time) (again time.Time, n news) {
 	s := b.shut[w]
 	if s == nil {
 		if len(b.shut) >= maxShut {
@@ -133,13 +139,14 @@ func (b *breakers) close(w way, why spool.Reply, start, now time.Time) time.Time
 		s = &shutdown{since: now, why: why}
 		b.shut[w] = s
 		b.say(w, slog.LevelError, "route shut: its mail waits until this is mended", "reply", why.Said(), "remedy", why.Remedy)
+		n.shut = &Alert{Hop: w.hop, Sender: w.sender, Since: now, Reply: why}
 	} else if start.Before(s.last) {
-		return s.until // it was under way when that was found out
+		return s.until, n // it was under way when that was found out
 	}
 	s.why, s.last = why, now
 	s.probes++
 	s.until = now.Add(b.wait(s.probes))
-	return s.until
+	return s.until, n
 }
 
 // gone reports whether a reply shows that the fault is no more: the relay took
@@ -255,13 +262,16 @@ func faulty(m *spool.Message, list []int) bool {
 
 // learn takes in what came of an attempt; when that opens a way, what waits for it is
 // due. It returns when what met a fault is to be attempted again.
-func (r *Runner) learn(ctx context.Context, l *leg, replies []spool.Reply, start time.Time) time.Time {
+func (r *Runner) learn(ctx context.Context, s *spool.Spool, p *plan, l *leg, replies []spool.Reply, start time.Time) time.Time {
 	if ctx.Err() != nil {
 		return start // we ended it, and nothing was learned
 	}
-	again, opened := r.breakers.learn(l.route.hop, l.way(), replies, start, time.Now())
-	if opened {
+	again, n := r.breakers.learn(l.route.hop, l.way(), replies, start, time.Now())
+	if n.opened {
 		r.queue.wake()
+	}
+	if n.shut != nil {
+		r.tellOperator(s, p, l.route.hop, *n.shut)
 	}
 	return again
 }

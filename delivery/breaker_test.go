@@ -136,3 +136,42 @@ func TestFaultHoldsUpNobodyElse(t *testing.T) {
 		t.Errorf("shut: %q, want %q", ways, want)
 	}
 }
+
+// Whoever hears of failures hears of a route that is shut, by another one, and once; by
+// the route itself nothing is sent about it.
+func TestOperatorHearsOfAShutRouteByAnother(t *testing.T) {
+	shut := relaytest.New(t, relaytest.Options{Users: map[string]string{"u": "p"}})
+	other := relaytest.New(t, relaytest.Options{})
+	for _, bounceTo := range []string{"ops@other.test", "ops@x.test"} {
+		r := start(t, t.TempDir(), settings(shut, func(c *config.Config) {
+			c.BounceTo = bounceTo
+			c.Relay.Auth, c.Relay.Username, c.Relay.Password = config.AuthPlain, "u", "wrong"
+			c.Routes = []config.Route{{Recipients: []string{"@other.test"}, Relay: &config.Relay{
+				Host: config.Hosts{other.Host()}, Port: other.Port(), TLS: config.NoTLS, Auth: config.AuthNone, MaxConnections: 1, MessagesPerConnection: 10}}}
+		}))
+		for range 5 {
+			r.wait(spooltest.Put(t, r.spool, content, "a@x.test"), func(m *spool.Message) bool { return m.Attempts > 0 })
+		}
+		id := spooltest.Put(t, r.spool, content, "b@other.test")
+		r.wait(id, settled)
+		if bounceTo == "ops@x.test" {
+			if n := r.runner.Pending(); n != 5 {
+				t.Errorf("%d messages wait, want 5", n)
+			}
+			continue
+		}
+		r.logged("rcpt=ops@other.test")
+	}
+	notices := 0
+	for _, m := range other.Messages() {
+		if text := string(m.Data); m.From == "" && strings.Contains(text, "Subject: Mail waits: relay "+shut.Addr()) {
+			notices++
+			if m.To[0] != "ops@other.test" || !strings.Contains(text, "535") || !strings.Contains(text, "app password") {
+				t.Errorf("%s\n%s", m.To, text)
+			}
+		}
+	}
+	if notices != 1 {
+		t.Errorf("%d notices, want 1", notices)
+	}
+}

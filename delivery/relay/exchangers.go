@@ -150,7 +150,7 @@ func shuffleEqual(list []exchanger) {
 
 // addresses looks the hosts up until there are addresses enough. IPv6 and IPv4 are
 // taken in turn within a preference, so that one broken family does not use all
-// tries.
+// tries; the first is IPv4 where that alone is known to work.
 func (x *MX) addresses(ctx context.Context, o *owner, list []exchanger) ([]target, spool.Reply) {
 	var found []target
 	s := &search{MX: x, owner: o, reply: dnsReply("4.4.4", "no mail exchanger of %s has an address", o.domain)}
@@ -171,7 +171,11 @@ func (x *MX) addresses(ctx context.Context, o *owner, list []exchanger) ([]targe
 			// back (RFC 5321 §5.1).
 			break
 		}
-		found = append(found, interleave(s.six, s.four)...)
+		if x.works(s.four) && !x.works(s.six) {
+			found = append(found, interleave(s.four, s.six)...)
+		} else {
+			found = append(found, interleave(s.six, s.four)...)
+		}
 		list = list[n:]
 	}
 	return found[:min(len(found), maxAddresses)], s.reply

@@ -49,7 +49,18 @@ func (l *LMTP) Deliver(ctx context.Context, b *spool.Batch) []spool.Reply {
 	if to := valid(b, replies); len(to) > 0 {
 		l.pool.deliver(ctx, b, replies, to)
 	}
+	for i := range replies {
+		if ctx.Err() == nil {
+			replies[i] = blame(storeFaults(), replies[i])
+		}
+	}
 	return replies
+}
+
+// storeFaults are what is nothing about the mail: that the store cannot be reached.
+func storeFaults() []config.Fault {
+	return []config.Fault{{Command: []string{"connect"}, Code: []int{0}, Kind: string(spool.FaultNetwork),
+		Remedy: "see that the mail store runs, and listens where the configuration says"}}
 }
 
 // Close is Relay.Close.

@@ -111,6 +111,14 @@ func (m *Memory) prune(now time.Time) {
 	}
 }
 
+// works reports whether a host has taken a message, and no attempt failed since.
+func (m *Memory) works(key string) bool {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	h := m.hosts[key]
+	return h != nil && h.Failures == 0 && !h.Succeeded.IsZero()
+}
+
 // portClosed reports whether no mail exchanger was ever reached, of several tried.
 func (m *Memory) portClosed() bool {
 	m.mu.Lock()

@@ -136,3 +136,30 @@ func TestClosedPortIsSuspected(t *testing.T) {
 		t.Errorf("after a success: %+v", got)
 	}
 }
+
+// Of a host with addresses of both families the one that works is tried first.
+func TestFamilyThatWorksComesFirst(t *testing.T) {
+	t.Parallel()
+	x := newExchange(t)
+	x.dns.Set(dnstest.Zone{
+		"dual.test. A": {"dual.test. 60 A 192.0.2.1"}, "dual.test. AAAA": {"dual.test. 60 AAAA 2001:db8::1"},
+	})
+	first := func() string {
+		list, why := x.targets(t.Context(), "dual.test", wish{})
+		if len(list) != 2 {
+			t.Fatalf("%v, %+v", list, why)
+		}
+		return list[0].addr.String()
+	}
+	if got := first(); got != "2001:db8::1" {
+		t.Errorf("of unknown ones %s", got)
+	}
+	x.known.with("192.0.2.1:"+strconv.Itoa(x.config.Port), func(h *Host) { h.Succeeded = time.Now() })
+	if got := first(); got != "192.0.2.1" {
+		t.Errorf("where IPv4 works %s", got)
+	}
+	x.known.with("[2001:db8::1]:"+strconv.Itoa(x.config.Port), func(h *Host) { h.Succeeded = time.Now() })
+	if got := first(); got != "2001:db8::1" {
+		t.Errorf("where both work %s", got)
+	}
+}

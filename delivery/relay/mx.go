@@ -218,7 +218,7 @@ func (x *MX) host(t target) *host {
 	defer x.mu.Unlock()
 	h := x.hosts[t.addr]
 	if h == nil {
-		h = &host{key: netip.AddrPortFrom(t.addr, uint16(x.config.Port)).String(), known: x.known}
+		h = &host{key: x.key(t), known: x.known}
 		if x.hosts == nil { // closed
 			return h
 		}
@@ -229,6 +229,16 @@ func (x *MX) host(t target) *host {
 	}
 	h.users++
 	return h
+}
+
+// key is under what a target is known.
+func (x *MX) key(t target) string {
+	return netip.AddrPortFrom(t.addr, uint16(x.config.Port)).String()
+}
+
+// works reports whether one of these took a message, and answered since.
+func (x *MX) works(list []target) bool {
+	return slices.ContainsFunc(list, func(t target) bool { return x.known.works(x.key(t)) })
 }
 
 func (x *MX) leave(h *host) {
