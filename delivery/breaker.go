@@ -203,7 +203,11 @@ func (b *breakers) alerts() []Alert {
 	defer b.mu.Unlock()
 	list := make([]Alert, 0, len(b.shut))
 	for w, s := range b.shut {
-		list = append(list, Alert{Hop: w.hop, Sender: w.sender, Since: s.since, Next: s.until, Reply: s.why})
+		next := s.until
+		if now := time.Now(); next.Before(now) {
+			next = now // with the next mail for it
+		}
+		list = append(list, Alert{Hop: w.hop, Sender: w.sender, Since: s.since, Next: next, Reply: s.why})
 	}
 	slices.SortFunc(list, func(x, y Alert) int {
 		return cmp.Or(x.Since.Compare(y.Since), cmp.Compare(x.Hop, y.Hop), cmp.Compare(x.Sender, y.Sender))

@@ -175,3 +175,38 @@ func TestOperatorHearsOfAShutRouteByAnother(t *testing.T) {
 		t.Errorf("%d notices, want 1", notices)
 	}
 }
+
+// The operator's word has a route that is shut tried at once, and what waits for it
+// goes when that is well; else nothing is said a second time.
+func TestRetryTriesAShutRouteAtOnce(t *testing.T) {
+	wrong := relaytest.Rule{At: "AUTH", Reply: "535 5.7.8 no"}
+	server := relaytest.New(t, relaytest.Options{Users: map[string]string{"u": "p"}, Rules: []relaytest.Rule{wrong}})
+	r := start(t, t.TempDir(), settings(server, func(c *config.Config) {
+		c.Relay.Auth, c.Relay.Username, c.Relay.Password = config.AuthPlain, "u", "p"
+		c.Retry.First, c.Retry.Max = config.Duration(time.Hour), config.Duration(4*time.Hour)
+	}))
+	var ids []spool.ID
+	for range 20 {
+		id := spooltest.Put(t, r.spool, content, "a@x.test")
+		r.wait(id, func(m *spool.Message) bool { return m.Attempts > 0 })
+		ids = append(ids, id)
+	}
+	if n := server.Connections(); n != 1 {
+		t.Errorf("%d connections before anybody said so, want 1", n)
+	}
+	r.runner.Retry()
+	for server.Connections() < 2 {
+		time.Sleep(10 * time.Millisecond)
+	}
+	server.SetRules()
+	r.runner.Doubt() // and of one message, as "postino retry ID" does
+	if _, err := r.spool.Retry(ids[7], false); err != nil {
+		t.Fatal(err)
+	}
+	for _, id := range ids {
+		r.wait(id, settled)
+	}
+	if n := strings.Count(r.log.String(), "route shut"); n != 1 {
+		t.Errorf("said %d times", n)
+	}
+}
