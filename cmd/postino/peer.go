@@ -77,10 +77,12 @@ func (a *app) writePasswords(dir string, list []peer.Password) error {
 		return &exitError{status: exCantCreate, err: err}
 	}
 	for _, p := range list {
-		err := a.writeSecret(p.Path, p.Text)
-		if err != nil {
+		if err := a.writeSecret(p.Path, p.Text); err != nil {
 			return err
 		}
+	}
+	if _, err := os.Stat(a.spool); err != nil && os.Geteuid() == 0 && len(list) > 0 {
+		a.report(fmt.Errorf("%s is not there, so the passwords are root's: give them to the runner's user once there is one", a.spool))
 	}
 	return nil
 }

@@ -48,6 +48,11 @@ func TestConfigImportKeepsPasswordsToThemselves(t *testing.T) {
 		{0, "postino config check", 0, "ok", ""},
 		{0, "postino config show", 0, `password_file = "` + file + `"`, ""},
 	})
+	elsewhere := filepath.Join(p.dir, "elsewhere")
+	if r := p.run(t, 0, "postino", "config", "import", "msmtp", theirs, "--secrets", elsewhere, "--spool", filepath.Join(p.dir, "none")); r.status != 0 ||
+		!strings.Contains(r.stderr, "the passwords are root's") {
+		t.Errorf("without a spool: %+v", r)
+	}
 	write("another")
 	p.lines(t, []cliLine{
 		{0, "postino config import msmtp " + theirs + " --secrets " + secrets, exCantCreate, "-", "there is such a file with something else in it"},
