@@ -175,7 +175,9 @@ func ServeTargets(conn net.Conn, hostname string) error {
 	})))
 }
 
-// receive reads an order and its content, which is in a file without a name.
+// receive reads an order and its content, which is in a file without a name. It can only be
+// read: a recipient who looks after the process for his mailbox (ptrace(2)) must not write
+// what the next one gets.
 func receive(conn net.Conn) (o order, content *os.File, err error) {
 	if err := conn.SetDeadline(time.Now().Add(helperWait)); err != nil {
 		return o, nil, err
@@ -184,10 +186,16 @@ func receive(conn net.Conn) (o order, content *os.File, err error) {
 	if err := readLine(in, &o); err != nil {
 		return o, nil, err
 	}
-	if content, err = os.CreateTemp("", "postino-mail"); err != nil {
+	draft, err := os.CreateTemp("", "postino-mail")
+	if err != nil {
 		return o, nil, err
 	}
-	if err := errors.Join(os.Remove(content.Name()), readContent(content, in)); err != nil {
+	defer draft.Close()
+	content, err = os.Open(draft.Name())
+	if err := errors.Join(err, os.Remove(draft.Name())); err != nil {
+		return o, nil, errors.Join(err, content.Close())
+	}
+	if err := readContent(draft, in); err != nil {
 		content.Close()
 		return o, nil, err
 	}
