@@ -2,6 +2,7 @@ package control_test
 
 import (
 	"encoding/json"
+	"fmt"
 	"strings"
 	"testing"
 	"time"
@@ -86,4 +87,16 @@ func FuzzParseEnvelope(f *testing.F) {
 			t.Fatalf("%s became %s", a, b)
 		}
 	})
+}
+
+// A program that an alias named on another host is not run here: whom the name stands
+// for is for the aliases here to say.
+func TestImportedMailHasNoTargets(t *testing.T) {
+	now := time.Now()
+	text := fmt.Sprintf(`{"postino_envelope":1,"message":{"id":"06423B2F1C0A5E77","arrived":%q,"sender":"a@x.test","origin":{"via":"socket","uid":1},"content":{},"size":1,
+"recipients":[{"address":"list@y.test","status":"queued","attempts":0,"reply":{"code":0,"status":"","text":"","host":"","command":""},"target":"|/bin/id","final":true}]}}`, now.Format(time.RFC3339))
+	m, err := control.ParseEnvelope([]byte(text), now)
+	if err != nil || m.Recipients[0].Target != "" || m.Recipients[0].Final {
+		t.Errorf("%+v, %v", m, err)
+	}
 }
