@@ -28,7 +28,7 @@ if [ "$arch" != "$(go env GOHOSTARCH)" ]; then
 fi
 POSTINO_NATIVE=$native/postino ./install.sh --root "$stage/postino" --prefix /usr --binaries "$stage/bin" --without-mta >/dev/null
 # What others have under the same name belongs to the package that takes their place.
-for page in man8/sendmail.8 man1/mailq.1 man5/aliases.5; do
+for page in man8/sendmail.8 man1/mailq.1 man1/newaliases.1 man5/aliases.5; do
 	mkdir -p "$stage/pages/${page%/*}"
 	mv "$stage/postino/usr/share/man/$page" "$stage/pages/$page"
 done
