@@ -88,7 +88,7 @@ func TestSystemdKeepsTheRunner(t *testing.T) {
 	m.cgroup = ownCgroup(t)
 	said, err := m.command(held+`
 mkdir -p /etc/systemd/system/postino.service.d
-printf '[Unit]\nStartLimitIntervalSec=1s\n[Service]\nRestartSec=100ms\nWatchdogSec=1s\nTimeoutAbortSec=1s\n' >/etc/systemd/system/postino.service.d/test.conf
+printf '[Unit]\nStartLimitIntervalSec=1s\n[Service]\nRestartSec=100ms\nWatchdogSec=3s\nTimeoutAbortSec=1s\n' >/etc/systemd/system/postino.service.d/test.conf
 `, sent+awaited+`
 trap '[ $? = 0 ] || journalctl --no-pager -n 60 -u postino' EXIT
 cd /src
@@ -104,7 +104,8 @@ await another $old
 old=$(pid)
 kill -STOP $old
 await another $old
-systemctl show -p NRestarts postino
+echo "restarts: $(systemctl show -P NRestarts postino)"
+[ $(systemctl show -P NRestarts postino) -ge 2 ] # more where the machine is too busy for that watchdog
 
 echo 'nonsense = 1' >>/etc/postino/postino.toml
 systemctl restart postino && exit 1
@@ -129,7 +130,7 @@ echo all is well
 	}
 	allIsThere(t, string(out))
 	for _, want := range []string{"active\nactive\n", "CapEff:\t0000000000000000\n", "CapBnd:\t0000000000000000\n", "NoNewPrivs:\t1\n", "Seccomp:\t2\n",
-		"StatusText=mode hold, ", "NRestarts=2\n", "ActiveState=failed\n", "started: socket from uid 65534", "all is well\n"} {
+		"StatusText=mode hold, ", "ActiveState=failed\n", "started: socket from uid 65534", "all is well\n"} {
 		if !strings.Contains(string(out), want) {
 			t.Errorf("no %q in:\n%s", want, out)
 		}
