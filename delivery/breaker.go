@@ -119,8 +119,9 @@ func (b *breakers) learn(route string, w way, replies []spool.Reply, start, now 
 		}
 	}
 	for _, w := range []way{{hop: route}, {hop: w.hop}, w} {
-		// What began before the fault was found says nothing about it.
-		if s := b.shut[w]; s != nil && !start.Before(s.last) && slices.ContainsFunc(replies, s.gone) {
+		// What began before the fault was found says nothing about it, but that a port
+		// is not closed.
+		if s := b.shut[w]; s != nil && (s.why.Fault == spool.FaultPort || !start.Before(s.last)) && slices.ContainsFunc(replies, s.gone) {
 			delete(b.shut, w)
 			n.opened = true
 			b.say(w, slog.LevelWarn, "route open again", "after", now.Sub(s.since).Round(time.Second))
@@ -153,6 +154,9 @@ func (b *breakers) close(w way, why spool.Reply, start, now time.Time) (again ti
 // something or refused it for its own sake, or it came at least to that where no
 // session came about.
 func (s *shutdown) gone(r spool.Reply) bool {
+	if s.why.Fault == spool.FaultPort && r.Command == "connect" && r.Status == "4.4.1" {
+		return true // it is not suspected any more: some exchanger was reached
+	}
 	switch r.Class() {
 	case spool.Success, spool.Permanent:
 		return r.Code != 0
