@@ -79,7 +79,7 @@ func libraries() map[string]struct {
 			[]string{"spool/submit"}},
 		"github.com/emersion/go-sasl": {"AUTH mechanisms, in the types that others take",
 			[]string{"delivery/relay"}},
-		"golang.org/x/net": {"IDNA and the public suffixes, whose tables nobody writes by hand; a client of SOCKS5",
+		"golang.org/x/net": {"IDNA and the public suffixes, whose tables nobody writes by hand; a client of SOCKS5, a listener with a limit",
 			[]string{"cmd/postino", "delivery/relay", "delivery/socks"}},
 		"github.com/BurntSushi/toml": {"the syntax of postino.toml, with line and column of a mistake",
 			[]string{"config"}},

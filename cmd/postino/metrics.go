@@ -8,6 +8,8 @@ import (
 	"net/http"
 	"time"
 
+	"golang.org/x/net/netutil"
+
 	"postino/delivery/control"
 )
 
@@ -16,6 +18,9 @@ const (
 	scrapeTimeout = 30 * time.Second
 	// maxScrapeHeader bounds the header section of one, in octets.
 	maxScrapeHeader = 16 << 10
+	// maxScrapes is how many connections are open at a time: more wait in the kernel, so
+	// that whoever may connect cannot use up the descriptors that mail needs.
+	maxScrapes = 16
 )
 
 // serveMetrics answers GET /metrics on a TCP address, and nothing else. It asks for no
@@ -34,7 +39,7 @@ func (svc *service) serveMetrics(ctrl *control.Server) (end func(), err error) {
 	mux.HandleFunc("GET /metrics", ctrl.Scrape)
 	srv := &http.Server{Handler: mux, ReadTimeout: scrapeTimeout, WriteTimeout: scrapeTimeout, IdleTimeout: scrapeTimeout, MaxHeaderBytes: maxScrapeHeader}
 	done := make(chan error, 1)
-	go func() { done <- srv.Serve(l) }()
+	go func() { done <- srv.Serve(netutil.LimitListener(l, maxScrapes)) }()
 	svc.log.Info("metrics", "listen", l.Addr().String())
 	return func() {
 		grace, cancel := context.WithTimeout(context.Background(), controlGrace)
