@@ -98,7 +98,7 @@ type owner struct {
 
 // owned is the owner of a domain whose exchangers an answer names.
 func (x *MX) owned(ctx context.Context, domain string, secure bool, names ...string) *owner {
-	return &owner{domain: domain, secure: secure, names: names, sts: sync.OnceValues(func() (tlspolicy.Policy, error) { return x.policies.Find(ctx, x.resolver, domain) })}
+	return &owner{domain: domain, secure: secure, names: names, sts: sync.OnceValues(func() (tlspolicy.Policy, error) { return x.policies.Find(ctx, x.resolver, x.mayReach, domain) })}
 }
 
 // demand is what is demanded of an exchanger with these addresses. A Reply with a

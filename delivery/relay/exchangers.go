@@ -245,16 +245,17 @@ func interleave(a, b []target) []target {
 // mayUse reports whether mail may be sent to an address that a stranger's DNS names:
 // not to this machine, whose services trust it, and not to what is no host.
 func (x *MX) mayUse(addr netip.Addr) bool {
+	return x.mayReach(addr) && (x.config.AllowLoopback || !isOurs(addr))
+}
+
+// mayReach reports whether a name of a stranger may have us connect to an address: it
+// is a host, and not one that others cannot reach.
+func (x *MX) mayReach(addr netip.Addr) bool {
 	addr = addr.Unmap()
-	switch {
-	case addr.IsUnspecified(), addr.IsMulticast(), addr == netip.AddrFrom4([4]byte{255, 255, 255, 255}):
-		return false
-	case x.config.AllowLoopback:
-		return true
-	case addr.IsLoopback():
+	if addr.IsUnspecified() || addr.IsMulticast() || addr == netip.AddrFrom4([4]byte{255, 255, 255, 255}) {
 		return false
 	}
-	return !isOurs(addr)
+	return x.config.AllowLoopback || !addr.IsLoopback()
 }
 
 // isOurs reports whether an address is one by which others mean this machine.

@@ -166,7 +166,7 @@ func (x *MX) peer(t target, plaintext bool) *peer {
 }
 
 // Refresh fetches policies of domains again that are not fresh any more.
-func (x *MX) Refresh(ctx context.Context) { x.policies.Refresh(ctx, x.resolver) }
+func (x *MX) Refresh(ctx context.Context) { x.policies.Refresh(ctx, x.resolver, x.mayReach) }
 
 // Demands says in words what TLS with the exchangers of a domain must come to now, or
 // why nothing can be sent to any of them.

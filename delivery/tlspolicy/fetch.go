@@ -11,6 +11,7 @@ import (
 	"net"
 	"net/http"
 	"net/netip"
+	"slices"
 	"time"
 
 	"postino/delivery/dns"
@@ -38,7 +39,7 @@ type fetcher struct {
 // fetch gets the policy of a domain. Whoever serves it must prove to be its policy
 // host; that is all that makes it worth more than the DNS. It is not cached, not
 // looked for elsewhere and no redirection is followed (RFC 8461 §3.3).
-func (f fetcher) fetch(ctx context.Context, r *dns.Resolver, domain string) (Policy, error) {
+func (f fetcher) fetch(ctx context.Context, r *dns.Resolver, may func(netip.Addr) bool, domain string) (Policy, error) {
 	ctx, cancel := context.WithTimeout(ctx, fetchTime)
 	defer cancel()
 	host := "mta-sts." + domain
@@ -48,7 +49,7 @@ func (f fetcher) fetch(ctx context.Context, r *dns.Resolver, domain string) (Pol
 	}
 	request.Header.Set("User-Agent", "postino")
 	transport := &http.Transport{
-		DialContext:            func(ctx context.Context, _, _ string) (net.Conn, error) { return f.dial(ctx, r, host) },
+		DialContext:            func(ctx context.Context, _, _ string) (net.Conn, error) { return f.dial(ctx, r, may, host) },
 		TLSClientConfig:        &tls.Config{RootCAs: f.roots, MinVersion: tls.VersionTLS12},
 		DisableKeepAlives:      true,
 		MaxResponseHeaderBytes: maxHeader,
@@ -82,7 +83,7 @@ func (f fetcher) fetch(ctx context.Context, r *dns.Resolver, domain string) (Pol
 }
 
 // dial connects to a policy host.
-func (f fetcher) dial(ctx context.Context, r *dns.Resolver, host string) (net.Conn, error) {
+func (f fetcher) dial(ctx context.Context, r *dns.Resolver, may func(netip.Addr) bool, host string) (net.Conn, error) {
 	answer, err := r.Addrs(ctx, host, dns.Any)
 	if err != nil {
 		return nil, err
@@ -92,8 +93,8 @@ func (f fetcher) dial(ctx context.Context, r *dns.Resolver, host string) (net.Co
 		port = policyPort
 	}
 	dialer := net.Dialer{Timeout: connectTime}
-	problem := errors.New("no address")
-	for _, addr := range alternate(answer.Records) {
+	problem := errors.New("no address that a policy host may have")
+	for _, addr := range alternate(slices.DeleteFunc(slices.Clone(answer.Records), func(a netip.Addr) bool { return !may(a) })) {
 		conn, err := dialer.DialContext(ctx, "tcp", net.JoinHostPort(addr.String(), port))
 		if err == nil {
 			return conn, nil

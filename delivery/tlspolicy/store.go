@@ -3,6 +3,7 @@ package tlspolicy
 import (
 	"context"
 	"fmt"
+	"net/netip"
 	"sync"
 	"time"
 
@@ -73,9 +74,10 @@ func (k *kept) wanted(id string, now time.Time) bool {
 
 // Find returns the policy that holds for a domain, given as A-labels; the zero Policy
 // where it has none. A policy that was had once holds until it is over, whatever the
-// DNS and the policy host say or fail to say (RFC 8461 §5.1). The error is that of ctx,
+// DNS and the policy host say or fail to say (RFC 8461 §5.1). May says to which
+// addresses the names of strangers may have us connect. The error is that of ctx,
 // where it ends before that is known.
-func (s *Store) Find(ctx context.Context, r *dns.Resolver, domain string) (Policy, error) {
+func (s *Store) Find(ctx context.Context, r *dns.Resolver, may func(netip.Addr) bool, domain string) (Policy, error) {
 	if !domainName(domain) {
 		return Policy{}, nil
 	}
@@ -91,7 +93,7 @@ func (s *Store) Find(ctx context.Context, r *dns.Resolver, domain string) (Polic
 	now := time.Now()
 	k.used = now
 	if k.wanted(id, now) {
-		s.fetch(ctx, r, k, id)
+		s.fetch(ctx, r, may, k, id)
 	}
 	if !k.valid(now) {
 		return Policy{}, ctx.Err()
@@ -100,8 +102,8 @@ func (s *Store) Find(ctx context.Context, r *dns.Resolver, domain string) (Polic
 }
 
 // fetch gets the policy anew. Where it cannot be had all stays as it is.
-func (s *Store) fetch(ctx context.Context, r *dns.Resolver, k *kept, id string) {
-	p, err := s.fetcher.fetch(ctx, r, k.domain)
+func (s *Store) fetch(ctx context.Context, r *dns.Resolver, may func(netip.Addr) bool, k *kept, id string) {
+	p, err := s.fetcher.fetch(ctx, r, may, k.domain)
 	if ctx.Err() != nil {
 		return // that says nothing about the host
 	}
@@ -145,7 +147,7 @@ func (s *Store) warn(domain string, err error) {
 
 // Refresh fetches what is not fresh any more of domains that mail was sent to lately,
 // so that a policy is there still when it is needed (RFC 8461 §10.2).
-func (s *Store) Refresh(ctx context.Context, r *dns.Resolver) {
+func (s *Store) Refresh(ctx context.Context, r *dns.Resolver, may func(netip.Addr) bool) {
 	s.mu.Lock()
 	var list []*kept
 	for _, k := range s.policies {
@@ -157,7 +159,7 @@ func (s *Store) Refresh(ctx context.Context, r *dns.Resolver) {
 			return
 		}
 		if now := time.Now(); k.valid(now) && k.wanted("", now) && now.Before(k.used.Add(unusedTime)) {
-			s.fetch(ctx, r, k, "")
+			s.fetch(ctx, r, may, k, "")
 		}
 		k.leave()
 	}

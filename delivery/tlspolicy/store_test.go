@@ -31,6 +31,7 @@ type world struct {
 	names    *dnstest.Server
 	ca       *issued
 	port     string
+	barred   netip.Addr // where nothing may connect to
 
 	mu       sync.Mutex
 	serve    http.HandlerFunc  // guarded by mu, as all below
@@ -125,7 +126,12 @@ func (w *world) show(by *issued, name string, ends time.Time) {
 	w.shown = []tls.Certificate{{Certificate: [][]byte{c.Raw}, PrivateKey: c.key}}
 }
 
-func (w *world) find() (Policy, error) { return w.Find(context.Background(), w.resolver, "x.test") }
+// may is to which addresses we may connect.
+func (w *world) may(addr netip.Addr) bool { return addr != w.barred }
+
+func (w *world) find() (Policy, error) {
+	return w.Find(context.Background(), w.resolver, w.may, "x.test")
+}
 
 func (w *world) is(what string, want Mode) {
 	w.t.Helper()
@@ -140,6 +146,17 @@ func (w *world) ago(d time.Duration) {
 	k.fetched, k.used = k.fetched.Add(-d), k.used.Add(-d)
 	if !k.failed.IsZero() {
 		k.failed = k.failed.Add(-d)
+	}
+}
+
+// The DNS of a stranger does not have us connect where strangers have no business.
+func TestPolicyHostIsNoPlaceOfOurs(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	w.barred = netip.MustParseAddr("127.0.0.1")
+	w.is("on the loopback", "")
+	if w.asked != 0 || len(w.warnings) != 1 || !strings.Contains(w.warnings[0], "no address that a policy host may have") {
+		t.Errorf("asked %d times, warnings: %q", w.asked, w.warnings)
 	}
 }
 
@@ -263,18 +280,18 @@ func TestPoliciesAreRefreshedAhead(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
 	w.is("at first", Enforce)
-	w.Refresh(context.Background(), w.resolver)
+	w.Refresh(context.Background(), w.resolver, w.may)
 	if w.asked != 1 {
 		t.Errorf("a fresh one is fetched again")
 	}
 	w.ago(freshTime)
-	w.Refresh(context.Background(), w.resolver)
+	w.Refresh(context.Background(), w.resolver, w.may)
 	if k := w.known("x.test", false); w.asked != 2 || time.Since(k.fetched) > time.Hour || k.id != "1" {
 		t.Errorf("asked %d times, %+v", w.asked, k)
 	}
 	w.ago(freshTime)
 	w.known("x.test", false).used = time.Now().Add(-unusedTime)
-	w.Refresh(context.Background(), w.resolver)
+	w.Refresh(context.Background(), w.resolver, w.may)
 	if w.asked != 2 {
 		t.Errorf("one that nobody uses is fetched again")
 	}
@@ -296,7 +313,7 @@ func TestManyWaitForOneFetch(t *testing.T) {
 	}
 	short, cancel := context.WithCancel(context.Background())
 	cancel()
-	if p, err := w.Find(short, w.resolver, "x.test"); !errors.Is(err, context.Canceled) {
+	if p, err := w.Find(short, w.resolver, w.may, "x.test"); !errors.Is(err, context.Canceled) {
 		t.Errorf("%+v, %v, though that is not known", p, err)
 	}
 	close(answer)
