@@ -195,6 +195,10 @@ func (c *conn) readLine() {
 			c.err = errManyCommands
 			return
 		}
+		if c.origin.Via == spool.ViaTCP && isHTTP(line) {
+			c.err = errHTTP
+			return
+		}
 		line = completePath(line)
 		c.chunk = chunkSize(string(line))
 		c.midLine = false

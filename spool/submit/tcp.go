@@ -123,3 +123,15 @@ func inTable(a netip.AddrPort) string {
 	}
 	return fmt.Sprintf("%s:%04X", b.String(), a.Port())
 }
+
+// errHTTP ends a session in which somebody speaks HTTP. Programs can be made to send
+// requests to addresses that others choose, browsers and servers alike, and what is in
+// one would be taken for commands of their user.
+var errHTTP = errors.New("a request of HTTP on a port for SMTP")
+
+// isHTTP reports whether a line begins as a request of HTTP does, with a method
+// (RFC 9110 §9.3, RFC 5789), which no command of SMTP is.
+func isHTTP(line []byte) bool {
+	verb, _, _ := strings.Cut(strings.TrimRight(string(line), "\r\n"), " ")
+	return slices.Contains([]string{"GET", "HEAD", "POST", "PUT", "DELETE", "CONNECT", "OPTIONS", "TRACE", "PATCH"}, strings.ToUpper(verb))
+}

@@ -2,9 +2,14 @@ package submit
 
 import (
 	"errors"
+	"io"
+	"net"
 	"net/netip"
 	"strings"
 	"testing"
+	"time"
+
+	"postino/spool"
 )
 
 // The table of the kernel is read by its own form, and a socket that nobody has any
@@ -37,5 +42,31 @@ func TestTableOfSockets(t *testing.T) {
 	}
 	if _, err := findLine(strings.NewReader(titles), a, b); !errors.Is(err, errNoSocket) {
 		t.Errorf("%v", err)
+	}
+}
+
+// What comes by HTTP is no submission: commands in the body of a request, or in an
+// address that somebody had a server fetch, reach nobody.
+func TestRequestsOfHTTPAreNoCommands(t *testing.T) {
+	t.Parallel()
+	const commands = "EHLO x\r\nMAIL FROM:<a@x.test>\r\n"
+	for said, want := range map[string]string{
+		"POST / HTTP/1.0\r\n\r\n" + commands:    "",
+		"get /\r\n" + commands:                  "",
+		"EHLO x\r\nPUT /a HTTP/1.1\r\nRSET\r\n": "EHLO x\r\n",
+		commands:                                commands,
+		"HELP GET\r\nGETX\r\n":                  "HELP GET\r\nGETX\r\n",
+	} {
+		client, server := net.Pipe()
+		go func() {
+			_, _ = io.WriteString(client, said) // what is not read fails with the end
+			client.Close()
+		}()
+		c := newConn(server, spool.Origin{Via: spool.ViaTCP}, time.Minute)
+		got, err := io.ReadAll(c)
+		if string(got) != want || (said == want) != (err == nil) {
+			t.Errorf("%q: the server has %q, %v, want %q", said, got, err, want)
+		}
+		c.Close()
 	}
 }
