@@ -13,6 +13,8 @@ import (
 	"strings"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"postino/config"
 	"postino/delivery/relay"
 	"postino/spool"
@@ -280,13 +282,9 @@ func (a *app) replace(path, text string, mode fs.FileMode) error {
 	if err := a.writeKey(next, []byte(text)); err != nil {
 		return err
 	}
+	err = nil
 	if mode != 0o600 {
-		err = os.Chmod(next, mode)
-		if os.Geteuid() == 0 && err == nil {
-			err = os.Chown(next, 0, 0) // what root reads is root's to write
-		}
-	} else {
-		err = nil
+		err = openUp(next, mode)
 	}
 	if _, there := os.Lstat(path); there == nil && err == nil {
 		kept := path + ".before." + time.Now().UTC().Format("20060102T150405Z")
@@ -301,6 +299,20 @@ func (a *app) replace(path, text string, mode fs.FileMode) error {
 		return &exitError{status: exCantCreate, err: err}
 	}
 	return syncDir(filepath.Dir(path))
+}
+
+// openUp lets others read a file, which becomes root's where we are root: what root reads
+// is root's to write. It is not where a link leads that somebody has put there meanwhile.
+func openUp(path string, mode fs.FileMode) error {
+	f, err := os.OpenFile(path, os.O_WRONLY|unix.O_NOFOLLOW|unix.O_NONBLOCK, 0)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	if os.Geteuid() == 0 {
+		err = f.Chown(0, 0)
+	}
+	return errors.Join(err, f.Chmod(mode))
 }
 
 // readSecret is the first line of a file, or of standard input for "-".
