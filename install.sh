@@ -305,8 +305,9 @@ install_user() {
 		make_dir "$(dirname "$spool")"
 		run mkdir -m 0755 "$spool"
 		run mkdir "$spool/drop"
-		run chown postino:postino "$spool" "$spool/drop"
-		run chmod 3733 "$spool/drop"
+		run chown postino:postino "$spool/drop"
+		run chmod 3733 "$spool/drop" # while nobody can put something else in its place
+		run chown postino:postino "$spool"
 		record spool "$spool"
 	fi
 }

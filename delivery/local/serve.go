@@ -21,15 +21,28 @@ import (
 	"postino/spool/address"
 )
 
-// childWait is how long the delivery for one recipient may take: more than a lock or a
-// program, and a minute for the disk.
-const childWait = pipeWait + time.Minute
+// childGrace is what the delivery for one recipient may take beside the wait for a lock or
+// for a program: for the disk.
+const childGrace = 30 * time.Second
 
 // Mailboxes are what a helper writes to, ViaMaildir, ViaMbox or ViaPipe.
 type Mailboxes struct {
 	To       config.Transport
 	Hostname string   // in the names of files
 	Program  []string // a program that calls Write, and its arguments
+	// Wait is how long the delivery for one recipient may take; 0 is as its kind needs.
+	// The process is the recipient's, who may stop it.
+	Wait time.Duration
+}
+
+func (m *Mailboxes) wait() time.Duration {
+	switch {
+	case m.Wait > 0:
+		return m.Wait
+	case m.To.Kind == config.ViaPipe:
+		return pipeWait + childGrace
+	}
+	return lockWait + childGrace
 }
 
 // Serve answers one order of a runner on conn, and returns when that is done. It is
@@ -108,7 +121,7 @@ func (m *Mailboxes) runChild(who *syscall.Credential, t task, content *os.File) 
 		return r, err
 	}
 	defer in.Close()
-	ctx, cancel := context.WithTimeout(context.Background(), childWait)
+	ctx, cancel := context.WithTimeout(context.Background(), m.wait())
 	defer cancel()
 	child := exec.CommandContext(ctx, m.Program[0], m.Program[1:]...)
 	child.Env, child.Dir = []string{"PATH=/usr/bin:/bin"}, "/"

@@ -4,7 +4,9 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
+	"time"
 
 	"postino/config"
 	"postino/spool"
@@ -17,6 +19,27 @@ func TestRecipientChangesNobodysMail(t *testing.T) {
 	out := filepath.Join(t.TempDir(), "seen")
 	program := script(t, `printf 'Subject: forged' >&0 2>/dev/null; cat /proc/self/fd/0 >>`+out+`; echo "{\"status\":\"2.0.0\",\"text\":\"ok\"}"`)
 	m := &Mailboxes{To: config.Transport{Kind: config.ViaPipe, Path: "/bin/true"}, Hostname: "host.test", Program: []string{program}}
+	replies := m.deliverOnce(t, batch(t, spool.ID(7), me(t), me(t)))
+	seen, err := os.ReadFile(out)
+	if err != nil || string(seen) != content+content {
+		t.Errorf("%v\n%q\n%+v", err, seen, replies)
+	}
+}
+
+// A user who stops the process that writes to his mailbox delays others for a while, and
+// not for ever.
+func TestStoppedProcessIsEnded(t *testing.T) {
+	t.Parallel()
+	program := script(t, `kill -STOP $$; echo "{\"status\":\"2.0.0\"}"`)
+	m := &Mailboxes{To: config.Transport{Kind: config.ViaPipe, Path: "/bin/true"}, Hostname: "host.test", Program: []string{program}, Wait: time.Second}
+	if r := m.deliverOnce(t, batch(t, spool.ID(7), me(t)))[0]; r.Class() != spool.Temporary || !strings.Contains(r.Text, "killed") {
+		t.Errorf("%+v", r)
+	}
+}
+
+// deliverOnce has m serve one batch, as a service manager starts it for.
+func (m *Mailboxes) deliverOnce(t *testing.T, b *spool.Batch) []spool.Reply {
+	t.Helper()
 	socket := filepath.Join(t.TempDir(), "s")
 	l, err := net.Listen("unix", socket)
 	if err != nil {
@@ -32,12 +55,9 @@ func TestRecipientChangesNobodysMail(t *testing.T) {
 		}
 		served <- err
 	}()
-	replies := NewHelper(m.To, socket).Deliver(t.Context(), batch(t, spool.ID(7), me(t), me(t)))
+	replies := NewHelper(m.To, socket).Deliver(t.Context(), b)
 	if err := <-served; err != nil {
 		t.Fatal(err)
 	}
-	seen, err := os.ReadFile(out)
-	if err != nil || string(seen) != content+content {
-		t.Errorf("%v\n%q\n%+v", err, seen, replies)
-	}
+	return replies
 }
