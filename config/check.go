@@ -75,6 +75,9 @@ func (r *reader) checkFrom(f *From) {
 	case f.Address == "" && (f.Envelope == Force || f.Header == Force):
 		r.failAt(keys{"from.address", "from.envelope", "from.header"}, `missing: "force" needs to know which`)
 	}
+	if f.Name != "" && f.Header != Force {
+		r.failAt(keys{"from.name"}, `is for header = "force": write that, or leave the name out`)
+	}
 }
 
 func (r *reader) checkAliases(a *Aliases) {

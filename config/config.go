@@ -121,8 +121,9 @@ type MX struct {
 // header section.
 type From struct {
 	Envelope, Header Rewrite
-	// Address is for Force; {user} and {hostname} may stand in it.
-	Address string
+	// Address is for Force; {user} and {hostname} may stand in it. Name is what people
+	// see with it, in which {name} may stand too; empty is the name that was there.
+	Address, Name string
 	// Generic has the addresses that take the place of some, before all else: by the
 	// local part of one of this machine, by address or by "@domain". "@domain" as the
 	// value takes the place of the domain alone.

@@ -95,7 +95,7 @@ func TestFullFileSetsEveryKey(t *testing.T) {
 			{Senders: []string{"@shop.example"}, Transport: Transport{Kind: ViaLMTP, Path: "/run/lmtp"}},
 		},
 		MX:       MX{Port: 2525, TLS: MXVerify, Resolver: "127.0.0.1:5353", IP: OnlyV4, AllowLoopback: true},
-		From:     From{Force, Force, "{user}@example.com", map[string]string{"root": "ops@example.com", "@web1.example.com": "@example.com"}, KeepAsReplyTo},
+		From:     From{Force, Force, "{user}@example.com", "{name} ({hostname})", map[string]string{"root": "ops@example.com", "@web1.example.com": "@example.com"}, KeepAsReplyTo},
 		Aliases:  Aliases{"/etc/postino/aliases", true, "mailprog", "/run/postino/program.sock", "/home/{user}/.forward"},
 		Local:    Local{LocalDelivery{Transport: Transport{Kind: ViaMaildir, Path: "/home/{user}/Maildir"}}, "/run/postino/mailbox.sock"},
 		Retry:    Retry{10 * m, 24 * 60 * m, 7 * 24 * 60 * m, 6 * 60 * m},

@@ -43,6 +43,7 @@ func (c *Config) settings() []setting {
 		{key: "from.envelope", dst: &c.From.Envelope},
 		{key: "from.header", dst: &c.From.Header},
 		{key: "from.address", dst: &c.From.Address},
+		{key: "from.name", dst: &c.From.Name},
 		{key: "from.generic", dst: &c.From.Generic},
 		{key: "from.keep_as", dst: &c.From.KeepAs},
 		{key: "aliases.file", dst: &c.Aliases.File},

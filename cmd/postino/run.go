@@ -466,7 +466,7 @@ func policy(c *config.Config) submit.Policy {
 		Hostname: c.Hostname, Domain: c.Domain,
 		MaxMessageSize: int64(c.MaxMessageSize), MaxRecipients: c.Limits.MaxRecipients,
 		PerUID: submit.Rate(c.Limits.PerUID), RecipientsPerUID: submit.Rate(c.Limits.RecipientsPerUID),
-		From: submit.From{Envelope: rewriting(c.From.Envelope), Header: rewriting(c.From.Header), Address: c.From.Address,
+		From: submit.From{Envelope: rewriting(c.From.Envelope), Header: rewriting(c.From.Header), Address: c.From.Address, Name: c.From.Name,
 			Generic: c.From.Generic, KeepAs: string(c.From.KeepAs)},
 		LocalDomains: c.LocalDomains, AllowFrom: c.Limits.AllowFrom,
 	}

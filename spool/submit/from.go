@@ -1,6 +1,7 @@
 package submit
 
 import (
+	"net/mail"
 	"os/user"
 	"slices"
 	"strconv"
@@ -23,6 +24,9 @@ type From struct {
 	// are kept: by the local part of one of this machine, the address or "@domain", in
 	// lower case. "@domain" as the value takes the place of the domain alone.
 	Generic map[string]string
+	// Name is what people see of the author where From.Header is Force: {name} in it stands
+	// for the name that was there. Empty is that name.
+	Name string
 	// KeepAs names the field that keeps the From that was replaced, if the message has
 	// none of that name; empty is none.
 	KeepAs string
@@ -97,6 +101,22 @@ func (p *Policy) sender(a address.Address) address.Address {
 	return p.generic(a)
 }
 
+// rename gives the one author that From names the name of the policy. Where there are
+// several, or none that can be read, the field stays.
+func (p *Policy) rename(section *header.Section) {
+	list, err := mail.ParseAddressList(section.Value("From"))
+	if p.From.Name == "" || err != nil || len(list) != 1 {
+		return
+	}
+	a, err := address.Parse(list[0].Address)
+	if err != nil {
+		return
+	}
+	name := strings.NewReplacer("{name}", list[0].Name, "{user}", a.Local, "{hostname}", p.Hostname).Replace(p.From.Name)
+	section.Drop("From")
+	section.Append("From", header.Mailbox(name, a))
+}
+
 // rewrite does to the header section what the policy says of the addresses in it.
 func (p *Policy) rewrite(section *header.Section) {
 	if p.From.Header == Keep {
@@ -108,6 +128,9 @@ func (p *Policy) rewrite(section *header.Section) {
 		author = p.forced
 	}
 	was := section.Value("From")
+	if p.From.Header == Force {
+		p.rename(section)
+	}
 	if section.Rewrite(author, "From") && p.From.KeepAs != "" && !section.Has(p.From.KeepAs) {
 		section.Append(p.From.KeepAs, was)
 	}

@@ -17,6 +17,7 @@ func TestAddressesMailIsFromAreTreatedAsThePolicySays(t *testing.T) {
 	generic := submit.From{Generic: map[string]string{"root": "ops@example.com", "www-data": "shop@example.com", "backup@web.test": "b@example.net", "@web.test": "@example.com"}, KeepAs: "X-Original-From"}
 	both := generic
 	both.Envelope, both.Header, both.Address, both.KeepAs = submit.Force, submit.Force, "rest@example.com", ""
+	renamed := submit.From{Header: submit.Force, Address: "{user}@example.com", Name: "{name} on {hostname}", KeepAs: "X-Original-From"}
 	kept := generic
 	kept.Envelope, kept.Header = submit.Keep, submit.Keep
 	for _, tt := range []struct {
@@ -45,6 +46,9 @@ func TestAddressesMailIsFromAreTreatedAsThePolicySays(t *testing.T) {
 		{generic, "www-data@web.test", "From: www-data@y.test\r\n", "www-data@example.com", "From: www-data@y.test\r\n"},
 		{both, "root@localhost", "From: bob@web.test\r\nSender: root\r\nReply-To: eve\r\n", "ops@example.com", "From: bob@example.com\r\nSender: ops@example.com\r\nReply-To: eve@dom.test\r\n"},
 		{both, "eve@y.test", "From: eve@y.test\r\nTo: eve@y.test\r\n", "rest@example.com", "From: rest@example.com\r\nTo: eve@y.test\r\n"},
+		{renamed, "a@y.test", "From: root (Cron Daemon)\r\nTo: root\r\n", "a@y.test", "To: root@dom.test\r\nFrom: \"Cron Daemon on host.test\" <root@example.com>\r\nX-Original-From: root@dom.test (Cron Daemon)\r\n"},
+		{renamed, "a@y.test", "From: =?utf-8?q?J=C3=BCrg?= <j@y.test>\r\n", "a@y.test", "From: =?UTF-8?B?SsO8cmcgb24gaG9zdC50ZXN0?= <j@example.com>\r\nX-Original-From: =?utf-8?q?J=C3=BCrg?= <j@y.test>\r\n"},
+		{renamed, "a@y.test", "From: a@y.test, b@y.test\r\n", "a@y.test", "From: a@example.com, b@example.com\r\nX-Original-From: a@y.test, b@y.test\r\n"},
 		{kept, "root@localhost", "From: root@web.test\r\n", "root@dom.test", "From: root@web.test\r\n"},
 	} {
 		r := newRig(t)
