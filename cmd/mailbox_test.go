@@ -175,3 +175,51 @@ func TestMailWaitsForItsMailbox(t *testing.T) {
 		t.Errorf("%v, %v", entries, err)
 	}
 }
+
+// A .forward in a home that nobody else may enter is read by the helper, as the user; and
+// without one, or with one that others may write, it is as the manual says.
+func TestForwardIsReadAsTheUser(t *testing.T) {
+	t.Parallel()
+	needsRoot(t)
+	name, uid, gid := someUser(t)
+	s, b := plainRelay(t)
+	b.giveTo(spoolUID)
+	home := filepath.Join(b.dir, "home", name)
+	if err := os.MkdirAll(home, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	file := filepath.Join(home, ".forward")
+	if err := os.WriteFile(file, []byte("alice@example.org\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for _, path := range []string{file, home} {
+		if err := os.Chown(path, uid, gid); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := os.Chmod(home, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	homes := filepath.Dir(home)
+	b.configure("[aliases]\nfile = \"/dev/null\"\nforward = \"" + homes + "/{user}/.forward\"\n[local]\ndeliver = \"maildir:" + homes + "/{user}/Maildir\"\nhelper = \"" +
+		b.helper() + "\"\n" + relayTo(s.Port()))
+	b.start()
+	b.sendmail("Subject: forwarded\n\nhi\n", name)
+	b.log.await(t, "msg=finished")
+	if m := messageWith(t, s, "forwarded"); m == nil || strings.Join(m.To, " ") != "alice@example.org" {
+		t.Errorf("%+v", m)
+	}
+	if err := os.Chmod(file, 0o666); err != nil {
+		t.Fatal(err)
+	}
+	b.sendmail("Subject: waits\n\nhi\n", name)
+	b.log.await(t, "status=deferred", "may be written by others")
+	if err := os.Remove(file); err != nil {
+		t.Fatal(err)
+	}
+	b.sendmail("Subject: stays\n\nhi\n", name)
+	b.log.await(t, "status=delivered")
+	if files, err := filepath.Glob(home + "/Maildir/new/*"); err != nil || len(files) != 1 {
+		t.Errorf("%q, %v", files, err)
+	}
+}

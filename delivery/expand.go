@@ -112,7 +112,8 @@ func (p *plan) lookup(name string) (aliases.Expansion, bool, error) {
 func Machine(c *config.Config) aliases.Machine {
 	m := aliases.Machine{IsLocal: func(a address.Address) bool { return isLocal(c, a.Domain) }}
 	if path := c.Aliases.Forward; path != "" {
-		m.Forward = func(user string) ([]aliases.Target, error) { return forward(path, user) }
+		read := forwards(c)
+		m.Forward = func(user string) ([]aliases.Target, error) { return forward(read, path, user) }
 	}
 	return m
 }

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"postino/config"
+	"postino/delivery/local"
 	"postino/spool"
 	"postino/spool/address"
 )
@@ -43,7 +44,7 @@ func TestForwardIsTheUsersOwn(t *testing.T) {
 		"link":         {func() error { return os.Symlink("/etc/hostname", file+"x") }, `a@a.test b`},
 		"link outside": {func() error { _ = os.Remove(file); return os.Symlink("/etc/passwd", file) }, "escapes"},
 		"pipe":         {func() error { _ = os.Remove(file); return syscall.Mkfifo(file, 0o644) }, "is not a file"},
-		"large":        {func() error { write(strings.Repeat("a@a.test\n", maxForward)); return nil }, "larger than"},
+		"large":        {func() error { write(strings.Repeat("a@a.test\n", 64<<10)); return nil }, "larger than"},
 		"of another":   {func() error { return os.Chown(file, 54321, 54321) }, "may be written by others"},
 	} {
 		if err := os.RemoveAll(home); err != nil {
@@ -59,7 +60,7 @@ func TestForwardIsTheUsersOwn(t *testing.T) {
 			}
 			t.Fatal(err)
 		}
-		list, err := forward(filepath.Join(base, "{user}", ".forward"), strings.ToUpper(me.Username))
+		list, err := forward(local.ReadForward, filepath.Join(base, "{user}", ".forward"), strings.ToUpper(me.Username))
 		var words []string
 		for _, target := range list {
 			words = append(words, target.Address.String())
@@ -73,7 +74,7 @@ func TestForwardIsTheUsersOwn(t *testing.T) {
 		}
 	}
 	for _, name := range []string{"nosuchuser", "..", ".", "", "a/../" + me.Username} {
-		if list, err := forward(filepath.Join(base, "{user}", ".forward"), name); len(list) > 0 || err != nil {
+		if list, err := forward(local.ReadForward, filepath.Join(base, "{user}", ".forward"), name); len(list) > 0 || err != nil {
 			t.Errorf("%q: %v, %v", name, list, err)
 		}
 	}

@@ -31,7 +31,7 @@ func runMailboxServe(_ context.Context, a *app, _ options, operands []string) er
 	if to.Kind != config.ViaMaildir && to.Kind != config.ViaMbox && to.Kind != config.ViaPipe {
 		return &exitError{status: exConfig, err: errors.New("local.deliver: want maildir:, mbox: or pipe: where there is a helper")}
 	}
-	m := &mailbox.Mailboxes{To: to, Hostname: c.Hostname, Program: []string{"/proc/self/exe", "mailbox", "write"}}
+	m := &mailbox.Mailboxes{To: to, Hostname: c.Hostname, Forward: c.Aliases.Forward, Program: []string{"/proc/self/exe", "mailbox", "write"}}
 	return m.Serve(conn)
 }
 

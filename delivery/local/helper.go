@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"context"
 	"fmt"
+	"io"
 	"net"
 	"time"
 
@@ -57,25 +58,30 @@ func (h *Helper) Deliver(ctx context.Context, b *spool.Batch) []spool.Reply {
 func (h *Helper) ask(ctx context.Context, b *spool.Batch) (replies []spool.Reply, err error) {
 	ctx, cancel := context.WithTimeout(ctx, helperWait)
 	defer cancel()
-	var d net.Dialer
-	conn, err := d.DialContext(ctx, "unix", h.socket)
-	if err != nil {
-		return nil, err
-	}
-	defer conn.Close()
-	defer context.AfterFunc(ctx, func() { conn.Close() })()
-	o := orderOf(b)
-	o.As = h.as
-	if err := writeLine(conn, o); err != nil {
-		return nil, err
-	}
 	content, err := b.Open()
 	if err != nil {
 		return nil, err
 	}
 	defer content.Close()
-	if err := writeContent(conn, content); err != nil {
-		return nil, err
+	o := orderOf(b)
+	o.As = h.as
+	return replies, h.talk(ctx, o, content, &replies)
+}
+
+// talk sends an order with its content, and reads the answer.
+func (h *Helper) talk(ctx context.Context, o order, content io.Reader, answer any) error {
+	var d net.Dialer
+	conn, err := d.DialContext(ctx, "unix", h.socket)
+	if err != nil {
+		return err
 	}
-	return replies, readLine(bufio.NewReader(conn), &replies)
+	defer conn.Close()
+	defer context.AfterFunc(ctx, func() { conn.Close() })()
+	if err := writeLine(conn, o); err != nil {
+		return err
+	}
+	if err := writeContent(conn, content); err != nil {
+		return err
+	}
+	return readLine(bufio.NewReader(conn), answer)
 }

@@ -17,7 +17,7 @@ import (
 // order is what a runner asks its helper for: to put one message into the mailboxes of
 // these recipients. On the wire it is a line of JSON; the content follows in pieces.
 type order struct {
-	ID         spool.ID          `json:"id"`
+	ID         spool.ID          `json:"id,omitzero"`
 	Arrived    time.Time         `json:"arrived"`
 	Sender     address.Address   `json:"sender"`
 	Recipients []address.Address `json:"recipients"`
@@ -25,6 +25,8 @@ type order struct {
 	// where they are mailboxes.
 	Targets []string `json:"targets,omitempty"`
 	As      string   `json:"as,omitempty"`
+	// Forward is a user whose file is asked for, and nothing else.
+	Forward string `json:"forward,omitempty"`
 }
 
 const (

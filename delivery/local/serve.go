@@ -2,6 +2,7 @@ package local
 
 import (
 	"bufio"
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -30,6 +31,9 @@ type Mailboxes struct {
 	To       config.Transport
 	Hostname string   // in the names of files
 	Program  []string // a program that calls Write, and its arguments
+	// Forward is the file in which a user says where mail goes, with UserMark in it; empty:
+	// none is read.
+	Forward string
 	// Wait is how long the delivery for one recipient may take; 0 is as its kind needs.
 	// The process is the recipient's, who may stop it.
 	Wait time.Duration
@@ -56,6 +60,9 @@ func (m *Mailboxes) Serve(conn net.Conn) error {
 		return err
 	}
 	defer content.Close()
+	if o.Forward != "" {
+		return m.serveForward(conn, o.Forward)
+	}
 	replies := make([]spool.Reply, len(o.Recipients))
 	for i, to := range o.Recipients {
 		one := o
@@ -75,7 +82,11 @@ func (m *Mailboxes) writeAs(o *order, content *os.File) spool.Reply {
 	if err != nil {
 		return reply(err)
 	}
-	r, err := m.runChild(who, task{*o, m.To.String(), m.Hostname, shared}, content)
+	answer, err := m.runChild(who, task{Order: *o, To: m.To.String(), Hostname: m.Hostname, Shared: shared}, content)
+	var r spool.Reply
+	if err == nil {
+		err = json.Unmarshal(answer, &r)
+	}
 	if err != nil {
 		return reply(fmt.Errorf("as %s: %w", owner.Username, err))
 	}
@@ -85,11 +96,7 @@ func (m *Mailboxes) writeAs(o *order, content *os.File) spool.Reply {
 // credential is whom the process is. Its group is the user's; where mailboxes of many
 // are in one directory that a group may write, as in /var/mail, it is that group.
 func (m *Mailboxes) credential(owner *user.User, to address.Address) (who *syscall.Credential, shared bool, err error) {
-	uid, uidErr := strconv.ParseUint(owner.Uid, 10, 32)
-	gid, gidErr := strconv.ParseUint(owner.Gid, 10, 32)
-	if err := errors.Join(uidErr, gidErr); err != nil {
-		return nil, false, err
-	}
+	group := ""
 	if m.To.Kind != config.ViaPipe {
 		at, err := (&Store{to: m.To}).place(to)
 		if err != nil {
@@ -99,26 +106,38 @@ func (m *Mailboxes) credential(owner *user.User, to address.Address) (who *sysca
 		if err := syscall.Stat(at.base, &st); err != nil {
 			return nil, false, &os.PathError{Op: "stat", Path: at.base, Err: err}
 		}
-		if shared = st.Mode&0o020 != 0 && uint64(st.Uid) != uid; shared {
-			gid = uint64(st.Gid)
+		if shared = st.Mode&0o020 != 0 && strconv.FormatUint(uint64(st.Uid), 10) != owner.Uid; shared {
+			group = strconv.FormatUint(uint64(st.Gid), 10)
 		}
+	}
+	who, err = credentialOf(owner, group)
+	return who, shared, err
+}
+
+// credentialOf is whom a process of a user's is, in a group, or in the user's own where
+// that is empty. It is nil where we are the user already.
+func credentialOf(owner *user.User, group string) (*syscall.Credential, error) {
+	uid, uidErr := strconv.ParseUint(owner.Uid, 10, 32)
+	gid, gidErr := strconv.ParseUint(cmp.Or(group, owner.Gid), 10, 32)
+	if err := errors.Join(uidErr, gidErr); err != nil {
+		return nil, err
 	}
 	if os.Geteuid() != 0 {
 		if uid != uint64(os.Geteuid()) {
-			return nil, false, errors.New("the helper is not root")
+			return nil, errors.New("the helper is not root")
 		}
-		return nil, shared, nil
+		return nil, nil
 	}
-	return &syscall.Credential{Uid: uint32(uid), Gid: uint32(gid)}, shared, nil
+	return &syscall.Credential{Uid: uint32(uid), Gid: uint32(gid)}, nil
 }
 
 // runChild runs the process that Write is in. It has the content as its standard
 // input, the task as descriptor 3, and answers on its standard output, which a user who
 // looks after his own processes could write to: nothing of it is believed unread.
-func (m *Mailboxes) runChild(who *syscall.Credential, t task, content *os.File) (r spool.Reply, err error) {
+func (m *Mailboxes) runChild(who *syscall.Credential, t task, content *os.File) (said []byte, err error) {
 	in, out, err := os.Pipe()
 	if err != nil {
-		return r, err
+		return nil, err
 	}
 	defer in.Close()
 	ctx, cancel := context.WithTimeout(context.Background(), m.wait())
@@ -132,25 +151,25 @@ func (m *Mailboxes) runChild(who *syscall.Credential, t task, content *os.File) 
 		err = child.Start()
 	}
 	if err != nil {
-		return r, errors.Join(err, out.Close())
+		return nil, errors.Join(err, out.Close())
 	}
 	err = errors.Join(writeLine(out, t), out.Close()) // less than a pipe holds
-	text, readErr := io.ReadAll(io.LimitReader(answer, maxAnswer))
-	err = errors.Join(err, readErr, child.Wait())
-	if err == nil {
-		err = json.Unmarshal(text, &r)
-	}
-	return r, err
+	said, readErr := io.ReadAll(io.LimitReader(answer, maxAnswer))
+	return said, errors.Join(err, readErr, child.Wait())
 }
 
-// maxAnswer is the longest answer of the process for one mailbox, in octets.
-const maxAnswer = 16 << 10
+// maxAnswer is the longest answer of the process for one user, in octets: a file of
+// maxForward, each octet of which may take six in JSON.
+const maxAnswer = 8 * maxForward
 
 // task is an order with one recipient, and where the mailboxes are.
 type task struct {
 	Order    order  `json:"order"`
 	To       string `json:"to"`
 	Hostname string `json:"hostname"`
+	// Forward is a file of User's to be read, and all that is asked for then.
+	Forward string `json:"forward,omitempty"`
+	User    string `json:"user,omitempty"`
 	// Shared: the mailbox is in a directory for many, whose group may use it.
 	Shared bool `json:"shared"`
 }
@@ -161,6 +180,9 @@ func Write(in io.Reader, content *os.File, out io.Writer) error {
 	var t task
 	if err := readLine(bufio.NewReader(in), &t); err != nil {
 		return err
+	}
+	if t.Forward != "" {
+		return writeForward(t, out)
 	}
 	var to config.Transport
 	if err := to.UnmarshalText([]byte(t.To)); err != nil {
