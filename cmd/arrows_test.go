@@ -39,7 +39,7 @@ func arrows() map[string]struct {
 		"delivery/relay":   {3, []string{"config", "delivery/dns", "delivery/oauth", "delivery/socks", "delivery/tlspolicy", "spool", "spool/address"}},
 		"delivery/local":   {3, []string{"config", "spool", "spool/address"}},
 		"delivery/dsn":     {3, []string{"spool", "spool/address", "spool/header"}},
-		"delivery":         {4, []string{"config", "delivery/aliases", "delivery/dkim", "delivery/dsn", "delivery/local", "delivery/oauth", "delivery/relay", "delivery/tlspolicy", "spool", "spool/address"}},
+		"delivery":         {4, []string{"config", "delivery/aliases", "delivery/dkim", "delivery/dsn", "delivery/local", "delivery/oauth", "delivery/relay", "delivery/tlspolicy", "spool", "spool/address", "spool/header"}},
 		"delivery/control": {5, []string{"delivery", "spool", "spool/address"}},
 		"cmd/sendmail":     {6, []string{"spool/address", "spool/handoff", "spool/header"}},
 		"cmd/postino": {6, []string{"config", "config/peer", "delivery", "delivery/aliases", "delivery/control", "delivery/dkim", "delivery/dns", "delivery/local", "delivery/oauth", "delivery/relay", "delivery/spf", "spool",

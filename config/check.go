@@ -68,10 +68,8 @@ func (r *reader) check() {
 }
 
 func (r *reader) checkFrom(f *From) {
-	filled := strings.NewReplacer("{user}", "u", "{hostname}", "h").Replace(f.Address)
+	r.checkTemplate("from.address", f.Address)
 	switch {
-	case f.Address != "" && (!isAddress(filled) || strings.ContainsAny(filled, "{}<> \"")):
-		r.failAt(keys{"from.address"}, "%s is not an address: write one such as \"{user}@example.com\", in which {user} and {hostname} may stand", quote(f.Address))
 	case f.Address == "" && (f.Envelope == Force || f.Header == Force):
 		r.failAt(keys{"from.address", "from.envelope", "from.header"}, `missing: "force" needs to know which`)
 	}
@@ -99,6 +97,14 @@ func (r *reader) checkLocal(l *Local) {
 	}
 }
 
+// checkTemplate refuses what no address can come of.
+func (r *reader) checkTemplate(key, text string) {
+	filled := strings.NewReplacer("{user}", "u", "{hostname}", "h").Replace(text)
+	if text != "" && (!isAddress(filled) || strings.ContainsAny(filled, "{}<> \"")) {
+		r.failAt(keys{key}, "%s is not an address: write one such as \"{user}@example.com\", in which {user} and {hostname} may stand", quote(text))
+	}
+}
+
 // checkRoute checks a route, and takes the relay out of one that has another
 // transport.
 func (r *reader) checkRoute(table string, route *Route) {
@@ -110,6 +116,7 @@ func (r *reader) checkRoute(table string, route *Route) {
 	if len(route.Recipients)+len(route.Senders) == 0 {
 		r.failAt(keys{table + "recipients"}, "missing: say whom the route is for, by recipients or senders")
 	}
+	r.checkTemplate(table+"from", route.From)
 	if route.Transport.Kind == ViaRelay {
 		r.checkRelay(table, route.Relay)
 		return

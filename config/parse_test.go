@@ -92,7 +92,7 @@ func TestFullFileSetsEveryKey(t *testing.T) {
 				OAuth: OAuth{Microsoft, "https://login.partner.example/token", "https://login.partner.example/device", "https://login.partner.example/auth",
 					"partner.example", "postino", "/etc/postino/client_secret", FlowClient, "mail send"},
 			}},
-			{Senders: []string{"@shop.example"}, Transport: Transport{Kind: ViaLMTP, Path: "/run/lmtp"}},
+			{Senders: []string{"@shop.example"}, From: "{user}@example.com", Transport: Transport{Kind: ViaLMTP, Path: "/run/lmtp"}},
 		},
 		MX:       MX{Port: 2525, TLS: MXVerify, Resolver: "127.0.0.1:5353", IP: OnlyV4, AllowLoopback: true},
 		From:     From{Force, Force, "{user}@example.com", "{name} ({hostname})", map[string]string{"root": "ops@example.com", "@web1.example.com": "@example.com"}, KeepAsReplyTo},

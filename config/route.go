@@ -18,6 +18,9 @@ type Route struct {
 	Recipients, Senders []string
 	// Transport is the way; the zero Transport is the smarthost in Relay.
 	Transport Transport
+	// From is the address that mail of the route is from, in which {user} and {hostname}
+	// may stand; empty: as it was handed in.
+	From string
 	// Relay is nil exactly when Transport is set.
 	Relay *Relay
 }

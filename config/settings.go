@@ -90,6 +90,7 @@ func (r *Route) settings(table string) []setting {
 	list := []setting{
 		{key: table + "recipients", dst: &r.Recipients},
 		{key: table + "senders", dst: &r.Senders},
+		{key: table + "from", dst: &r.From},
 		{key: table + "transport", dst: &r.Transport},
 	}
 	if r.Relay != nil {

@@ -199,6 +199,9 @@ func (r *Runner) attemptLeg(ctx context.Context, s *spool.Spool, p *plan, m *spo
 
 // deliver signs what is to be signed and hands it to the transport.
 func (p *plan) deliver(ctx context.Context, l *leg) []spool.Reply {
+	if why, ok := l.route.sender.rewrite(l.batch); !ok {
+		return same(l.batch, why)
+	}
 	if l.route.unsigned {
 		return l.route.mailbox(ctx, l.batch)
 	}

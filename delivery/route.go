@@ -35,6 +35,7 @@ type route struct {
 	remote bool
 	// account is the user name at the relay; empty is none.
 	account string
+	sender  sender // who its mail is from
 	// unsigned: what goes into a mailbox of this machine needs no signature.
 	unsigned bool
 }
@@ -90,6 +91,9 @@ func newPlan(c *config.Config, sts *tlspolicy.Store, tokens *oauth.Store, known 
 	for i := range c.Routes {
 		r, routeErr := p.newRoute(&c.Routes[i])
 		err = errors.Join(err, routeErr)
+		if r != nil {
+			r.sender = sender{c.Routes[i].From, c.Hostname}
+		}
 		p.routes = append(p.routes, r)
 	}
 	var restErr error
@@ -309,7 +313,7 @@ func (p *plan) legs(m *spool.Message, list []int) []*leg {
 		w.route, w.hop = p.way(w.sender, &m.Recipients[n])
 		l := byWay[w]
 		if l == nil {
-			l = &leg{route: w.route, hop: w.hop, batch: &spool.Batch{Message: from(w.sender, m)}}
+			l = &leg{route: w.route, hop: w.hop, batch: &spool.Batch{Message: w.route.sender.envelope(from(w.sender, m))}}
 			byWay[w] = l
 			legs = append(legs, l)
 		}
@@ -335,5 +339,5 @@ func (p *plan) redirected(m *spool.Message, list []int) *leg {
 	other := *m
 	other.Recipients = []spool.Recipient{{Address: p.target, Status: spool.Queued, Notify: []string{"NEVER"}}}
 	r, hop := p.route(m.Sender, p.target)
-	return &leg{route: r, hop: hop, batch: &spool.Batch{Message: &other, Recipients: []int{0}}, about: [][]int{list}}
+	return &leg{route: r, hop: hop, batch: &spool.Batch{Message: r.sender.envelope(&other), Recipients: []int{0}}, about: [][]int{list}}
 }
