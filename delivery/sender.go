@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"fmt"
 	"io"
-	"strings"
 
 	"postino/spool"
 	"postino/spool/address"
@@ -21,13 +20,7 @@ func (s sender) of(a address.Address) address.Address {
 	if s.template == "" || a.IsNull() {
 		return a
 	}
-	at := strings.LastIndexByte(s.template, '@')
-	fill := strings.NewReplacer("{user}", a.Local, "{hostname}", s.hostname)
-	to := address.Address{Local: fill.Replace(s.template[:at]), Domain: fill.Replace(s.template[at+1:])}
-	if back, err := address.Parse(to.String()); err != nil || back != to {
-		return a
-	}
-	return to
+	return address.Fill(s.template, a, s.hostname)
 }
 
 // envelope gives a message of the route its reverse-path.

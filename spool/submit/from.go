@@ -78,16 +78,7 @@ func (p *Policy) forced(a address.Address) address.Address {
 	if to := p.generic(a); to != a {
 		return to
 	}
-	i := strings.LastIndexByte(p.From.Address, '@')
-	if i < 0 {
-		return a
-	}
-	fill := strings.NewReplacer("{user}", a.Local, "{hostname}", p.Hostname)
-	to := address.Address{Local: fill.Replace(p.From.Address[:i]), Domain: fill.Replace(p.From.Address[i+1:])}
-	if back, err := address.Parse(to.String()); err != nil || back != to {
-		return a
-	}
-	return to
+	return address.Fill(p.From.Address, a, p.Hostname)
 }
 
 // sender does to the reverse-path what the policy says. The null one is nobody's.
