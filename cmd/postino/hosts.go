@@ -99,11 +99,11 @@ func (a *app) remarks(h control.Host) []string {
 	}
 	switch h.State {
 	case control.HostDown:
-		add("left alone until %s after %d failures", at(h.Until), h.Failures)
+		add("left alone until %s, failures: %d", at(h.Until), h.Failures)
 	case control.HostShut:
 		add("since %s, tried again at %s", at(h.LastFailure), at(h.Until))
 	case control.HostFailing:
-		add("%d failures", h.Failures)
+		add("failures: %d", h.Failures)
 	}
 	if h.Connections > 0 {
 		add("bears %d connections", h.Connections)

@@ -174,9 +174,6 @@ func (d *Disk) Cut(random *rand.Rand, t Tear) Image {
 	return image
 }
 
-// Full is what programs see, before any power cut.
-func (d *Disk) Full() Image { return d.Cut(d.random, everything()) }
-
 func (d *Disk) walk(names map[uint64]map[string]uint64, dir uint64, at string, see func(string, *file)) {
 	for _, name := range slices.Sorted(maps.Keys(names[dir])) {
 		number := names[dir][name]
