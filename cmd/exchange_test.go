@@ -77,14 +77,7 @@ func newExchange(t *testing.T) *exchange {
 // write makes a file that everybody may read.
 func (x *exchange) write(name, text string) string {
 	x.t.Helper()
-	path := filepath.Join(x.dir, name)
-	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
-		x.t.Fatal(err)
-	}
-	if err := os.WriteFile(path, []byte(text), 0o644); err != nil {
-		x.t.Fatal(err)
-	}
-	return path
+	return writeBelow(x.t, x.dir, name, text)
 }
 
 // certify makes an authority and its certificates, in the files that Postfix reads,

@@ -54,12 +54,18 @@ func startSASL(t *testing.T, b *box) *saslServers {
 // write makes a file in the box that everybody can read.
 func (b *box) write(name, text string) string {
 	b.t.Helper()
-	path := filepath.Join(b.dir, name)
+	return writeBelow(b.t, b.dir, name, text)
+}
+
+// writeBelow makes a file that everybody can read, and the directories to it.
+func writeBelow(t *testing.T, dir, name, text string) string {
+	t.Helper()
+	path := filepath.Join(dir, name)
 	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
-		b.t.Fatal(err)
+		t.Fatal(err)
 	}
 	if err := os.WriteFile(path, []byte(text), 0o644); err != nil {
-		b.t.Fatal(err)
+		t.Fatal(err)
 	}
 	return path
 }
