@@ -74,7 +74,8 @@ func (s *session) inDoubt(t *transaction) bool {
 // connection: the remote has not looked at it, and there is a reason to think that
 // this was the connection's fault. A connection that ends between two messages is
 // replaced, and nobody notices. That is done once for a message, unless there are
-// just too many connections and others work.
+// just too many connections and there is another, which may still be in its opening:
+// this one may be answered first. Each time there is one less, so that it ends.
 func (s *session) untouched(n int, t *transaction) bool {
 	if t.mailed {
 		return false
@@ -83,4 +84,4 @@ func (s *session) untouched(n int, t *transaction) bool {
 }
 
 // surplus reports whether the remote ended the session because it has enough others.
-func (s *session) surplus() bool { return crowded(s.fault.said) && s.pool.working() > 0 }
+func (s *session) surplus() bool { return crowded(s.fault.said) && s.pool.hopeful() }

@@ -265,6 +265,26 @@ func TestTooManyConnections(t *testing.T) {
 	}
 }
 
+// A connection too many defers nothing either while others are only being opened.
+func TestTooManyConnectionsBeforeAnyWorks(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		rules := []relaytest.Rule{{At: "EHLO", Conn: 1, Delay: time.Minute}}
+		for conn := 2; conn < 50; conn++ {
+			rules = append(rules, relaytest.Rule{At: "MAIL", Conn: conn, Reply: "421 4.7.0 too many concurrent sessions", Do: relaytest.Close})
+		}
+		server := relaytest.Piped(t, relaytest.Options{Rules: rules})
+		p := piped(t, server, func(p *pool) { p.most, p.allowed = 5, 5 })
+		var sends sync.WaitGroup
+		for range 10 {
+			sends.Go(func() { want{"2", 250, "dot", ""}.check(t, send(t, p, one())[0]) })
+		}
+		sends.Wait()
+		if n := server.Connections(); n != 5 {
+			t.Errorf("%d connections, want 5", n)
+		}
+	})
+}
+
 // When nobody answers all that waits is deferred at once, and not one after the
 // other.
 func TestUnreachableDefersAllThatWaits(t *testing.T) {

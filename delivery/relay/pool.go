@@ -175,6 +175,11 @@ func (p *pool) working() (n int) {
 	return n
 }
 
+// hopeful reports whether a session works or is being opened.
+func (p *pool) hopeful() bool {
+	return slices.ContainsFunc(p.sessions, func(s *session) bool { return !s.leaving && s.fault == nil })
+}
+
 // shrink keeps to n sessions: the remote does not want more.
 func (p *pool) shrink(n int) { p.allowed, p.streak = max(1, min(p.allowed, n)), 0 }
 
