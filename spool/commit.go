@@ -117,6 +117,7 @@ func (s *Spool) commit(group []*op) {
 	crashpoint.Here("commit.before")
 	err := guarded(func() error {
 		return s.db.Update(func(tx *bolt.Tx) error {
+			s.residence.bound(tx)
 			for _, o := range group {
 				if refused = o.do(tx); refused != nil {
 					return refused

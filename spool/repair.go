@@ -124,7 +124,13 @@ func guarded(f func() error) (err error) {
 func (s *Spool) view(f func(*bolt.Tx) error) error {
 	s.swap.RLock()
 	defer s.swap.RUnlock()
-	err := guarded(func() error { return s.db.View(f) })
+	err := guarded(func() error {
+		return s.db.View(func(tx *bolt.Tx) error {
+			err := f(tx)
+			s.residence.bound(tx)
+			return err
+		})
+	})
 	if errors.Is(err, ErrDamagedFile) && s.lock != nil {
 		return s.fail(err)
 	}

@@ -83,7 +83,8 @@ type Spool struct {
 	lock   *lock // nil when read-only
 	queued func(*Message)
 	// reserve is nil when read-only.
-	reserve *reserve
+	reserve   *reserve
+	residence residence
 
 	swap sync.RWMutex // held while db is read, and to put another in its place
 	db   *bolt.DB     // guarded by swap; the writer, which alone replaces it, may read it
@@ -151,9 +152,11 @@ func Open(dir string, o Options) (*Spool, error) {
 		ops: make(chan *op, maxGroup), writerDone: make(chan struct{}), fence: make(chan struct{}),
 		compactions: make(chan *compaction), alive: make(chan struct{}), compacted: o.Compacted,
 		compactFree: cmp.Or(o.CompactFree, compactFree), idle: cmp.Or(o.CompactIdle, compactIdle),
-		reserved: make(map[ID]struct{}),
+		reserved:  make(map[ID]struct{}),
+		residence: newResidence(),
 	}
 	if err := s.open(); err != nil {
+		s.residence.close()
 		lock.close()
 		return nil, err
 	}
@@ -211,8 +214,9 @@ func OpenReadOnly(dir string) (*Spool, error) {
 	if err != nil {
 		return nil, err
 	}
-	s := &Spool{dir: dir, db: db}
+	s := &Spool{dir: dir, db: db, residence: newResidence()}
 	if err := s.view(checkVersion); err != nil {
+		s.residence.close()
 		db.Close()
 		return nil, fmt.Errorf("%s: %w", path, err)
 	}
@@ -238,6 +242,7 @@ func create(path string) error {
 // Close waits for what is being written and closes the spool. No other method
 // may be running or called afterwards.
 func (s *Spool) Close() error {
+	defer s.residence.close()
 	if s.lock == nil {
 		return s.db.Close()
 	}
