@@ -395,15 +395,7 @@ start_service() {
 
 # stop_runner ends the runner that is no service manager's.
 stop_runner() {
-	pid=$("$lib/postino" status 2>/dev/null | sed -n 's/.* runs as pid \([0-9]*\) .*/\1/p')
-	[ -n "$pid" ] || return 0
-	run kill -TERM "$pid"
-	tries=0
-	while [ -z "$dry" ] && kill -0 "$pid" 2>/dev/null; do
-		tries=$((tries + 1))
-		[ "$tries" -le 60 ] || fail "the runner (pid $pid) does not end: end it and try again"
-		sleep 1
-	done
+	! "$lib/postino" status >/dev/null 2>&1 || run "$lib/postino" stop
 }
 
 stop_service() {

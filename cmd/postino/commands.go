@@ -32,6 +32,7 @@ func commands() []command {
 				}
 				return runRunner(ctx, a, o.untilEmpty)
 			}},
+		{"stop", "", "have the runner end, and wait until it has", "postino stop", nil, runStop},
 		{"status", "", "say how the runner does, and what is wrong with its spool", "postino status", []flags{flagJSON}, runStatus},
 		{"queue", "", "list what is not delivered yet, or with --failed what has failed", "postino queue --status deferred --older 2h", []flags{flagJSON, flagFailed, flagsSelection, flagLimit}, runQueue},
 		{"show", "ID", "show one message: envelope, attempts, recipients", "postino show 06423B2F1C0A5E77", []flags{flagJSON, flagContent}, runShow},

@@ -51,7 +51,7 @@ type service struct {
 	spool      *spool.Spool
 	runner     *delivery.Runner
 	intake     *submit.Server // the one that takes submissions now; replaced by the main goroutine alone
-	yield      chan struct{}  // somebody with the right to asked us to end
+	stop       chan struct{}  // somebody with the right to asked us to end
 	hangup     chan os.Signal // SIGHUP, or whoever asks for the same
 	started    time.Time
 	manager    *manager
@@ -88,7 +88,7 @@ func runRunner(ctx context.Context, a *app, untilEmpty bool) error {
 	lines, journal, metrics := newLogWriter(out), control.NewJournal(), control.NewMetrics()
 	defer lines.close()
 	log := slog.New(metrics.Handler(journal.Handler(newLogger(lines, target, c, a.zone).Handler())))
-	svc := &service{app: a, untilEmpty: untilEmpty, manager: manager, journal: journal, metrics: metrics, log: log, yield: make(chan struct{}, 1), hangup: make(chan os.Signal, 1), started: time.Now()}
+	svc := &service{app: a, untilEmpty: untilEmpty, manager: manager, journal: journal, metrics: metrics, log: log, stop: make(chan struct{}, 1), hangup: make(chan os.Signal, 1), started: time.Now()}
 	svc.config.Store(c)
 	if svc.runner, err = delivery.New(c, svc.log); err != nil {
 		return &exitError{status: exConfig, err: err}
@@ -281,7 +281,7 @@ func (svc *service) wait(ctx context.Context, ran chan error, salvaged <-chan st
 		select {
 		case <-ctx.Done():
 			return false
-		case <-svc.yield:
+		case <-svc.stop:
 			return false
 		case err := <-ran:
 			ran <- err
@@ -414,7 +414,7 @@ func (svc *service) serveControl() (end func(), err error) {
 		UntilEmpty: svc.untilEmpty, Started: svc.started, Log: svc.log, Journal: svc.journal, Metrics: svc.metrics,
 		Mode:     func() string { return string(svc.config.Load().Mode) },
 		MailqAll: func() bool { return svc.config.Load().Limits.Mailq == config.MailqAll },
-		Yield:    func() { nudge(svc.yield, struct{}{}) },
+		Stop:     func() { nudge(svc.stop, struct{}{}) },
 		Reload:   func() { nudge(svc.hangup, os.Signal(unix.SIGHUP)) },
 	})
 	endMetrics, err := svc.serveMetrics(srv)

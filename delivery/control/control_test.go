@@ -83,7 +83,7 @@ func TestAdministratorsAreRootOwnerAndGroup(t *testing.T) {
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			yielded := make(chan bool, 1)
-			w := newWorld(t, control.Options{Owner: 1999, Group: admingroup, UntilEmpty: true, Yield: func() { yielded <- true }})
+			w := newWorld(t, control.Options{Owner: 1999, Group: admingroup, UntilEmpty: true, Stop: func() { yielded <- true }})
 			id := w.add(t, 1500, "private", nil)
 			out := ask(t, w.dir, &tt.cred, id)
 			for _, name := range []string{"hold", "release", "retry", "flush", "yield", "reload", "compact", "hosts", "forget", "preview", "delete", "suspend", "suspensions", "resume"} {

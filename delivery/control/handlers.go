@@ -126,10 +126,16 @@ func (s *Server) flush(w http.ResponseWriter, _ *request) error {
 }
 
 func (s *Server) yield(w http.ResponseWriter, _ *request) error {
-	if !s.o.UntilEmpty || s.o.Yield == nil {
+	if !s.o.UntilEmpty {
 		return fmt.Errorf("%w: this runner was started to stay: stop it instead", ErrConflict)
 	}
-	s.o.Yield()
+	return s.stop(w, nil)
+}
+
+func (s *Server) stop(w http.ResponseWriter, _ *request) error {
+	if s.o.Stop != nil {
+		s.o.Stop()
+	}
 	return answer(w, struct{}{})
 }
 

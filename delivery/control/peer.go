@@ -11,6 +11,7 @@ import (
 
 // peer is who is at the other end of a connection, as the kernel says it.
 type peer struct {
+	pid    int // of who connected or listens; 0 in another PID namespace
 	uid    int
 	groups []uint32 // the effective one included
 }
@@ -25,7 +26,7 @@ func peerOf(c *net.UnixConn) (peer, error) {
 	err = raw.Control(func(fd uintptr) {
 		var cred *unix.Ucred
 		if cred, sockErr = unix.GetsockoptUcred(int(fd), unix.SOL_SOCKET, unix.SO_PEERCRED); sockErr == nil {
-			p.uid = int(cred.Uid)
+			p.pid, p.uid = int(cred.Pid), int(cred.Uid)
 			p.groups = append(peerGroups(int(fd)), cred.Gid)
 		}
 	})

@@ -43,9 +43,9 @@ type Options struct {
 	// MailqAll reports whether everybody may see everybody's addresses and reasons;
 	// nil means no.
 	MailqAll func() bool
-	// Yield tells the runner to end, so that another may take the spool. It must not
-	// block. It is asked only when UntilEmpty is set.
-	Yield      func()
+	// Stop tells the runner to end. It must not block.
+	Stop func()
+	// UntilEmpty: the runner was started for the moment, and yields to another one.
 	UntilEmpty bool
 	// Reload tells the runner to read its configuration again. It must not block.
 	Reload func()
@@ -147,6 +147,7 @@ func (s *Server) routes() http.Handler {
 		"POST /export/{id}":  s.admin(s.giveAway),
 		"POST /import":       s.admin(s.importMessage),
 		"POST /flush":        s.admin(s.flush),
+		"POST /stop":         s.admin(s.stop),
 		"POST /yield":        s.admin(s.yield),
 		"POST /reload":       s.admin(s.reload),
 		"POST /compact":      s.admin(s.compact),
