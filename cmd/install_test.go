@@ -102,7 +102,7 @@ find . ! -type d -printf '%P %m %l\n' | sort
 		}
 	}
 	for _, want := range []string{"usr/bin/postino 777 ../lib/postino/postino\n", "usr/lib/postino/postino 755 \n", "usr/sbin/sendmail 777 /usr/lib/postino/sendmail\n",
-		"usr/lib/systemd/system/postino.service 644 \n", "usr/share/man/man8/postino.8 644 \n"} {
+		"usr/lib/systemd/system/postino.service 644 \n", "usr/share/man/man8/postino.8 644 \n", "usr/share/man/man8/postino-queue.8 644 \n"} {
 		if !strings.Contains(root, want) {
 			t.Errorf("no %q in:\n%s", want, root)
 		}

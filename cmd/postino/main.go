@@ -141,7 +141,7 @@ func (a *app) postino(ctx context.Context, args []string) error {
 	}
 	c, args, err := findCommand(args)
 	if errors.Is(err, flag.ErrHelp) {
-		return a.output(overview)
+		return runHelp(ctx, a, o, early.Args()[:1])
 	}
 	if err != nil {
 		return err
