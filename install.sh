@@ -80,8 +80,9 @@ make_room() {
 }
 
 build() {
+	PATH=$PATH:/usr/local/go/bin # where Go says to put it, and sudo does not look
 	command -v go >/dev/null ||
-		fail 'go: not found: install Go 1.26 or later (https://go.dev/dl/) and put its bin directory on the PATH'
+		fail 'go: not found: install Go 1.26 or later (https://go.dev/dl/) and put its bin directory on the PATH, which sudo may replace: /etc/sudoers, secure_path'
 	mkdir "$work/bin"
 	title 'building sendmail and postino'
 	CGO_ENABLED=0 GOFLAGS=-buildvcs=false go build -trimpath -o "$work/bin/" ./cmd/sendmail ./cmd/postino ||
@@ -440,7 +441,7 @@ install_all() {
 	[ -z "$root$dry" ] || return 0
 	printf '\nDone: %s.\n' "$("$lib/postino" version)"
 	if [ ! -e "$config/postino.toml" ]; then
-		printf 'Mail goes directly to its domains by MX until %s/postino.toml names a\nsmarthost; see postino.toml(5).\n' "$config"
+		printf 'Mail goes directly to its domains by MX until %s/postino.toml names a\nsmarthost: "postino setup" asks for one.\n' "$config"
 	fi
 }
 
@@ -463,7 +464,7 @@ undo() {
 			printf '  rmdir %s, if it is empty\n' "$2"
 		elif rmdir "$2" 2>/dev/null; then
 			printf '  rmdir %s\n' "$2"
-		elif [ "$2" = "$config" ]; then
+		elif [ "$2" = "$config" ] && there "$2"; then
 			leave "$@"
 		fi
 		;;

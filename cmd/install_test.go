@@ -65,6 +65,28 @@ postino delete --all
 	}
 }
 
+// What stays when postino is taken away, its configuration among it, goes when the
+// same is said again with --purge.
+func TestPurgeTakesAwayWhatStayed(t *testing.T) {
+	t.Parallel()
+	out, changed := newMachine(t).run("rm -rf /etc/postino", sent+`
+cd /src
+./install.sh --binaries /bin.new --service none --without-mta
+printf 'mode = "hold"\n' >/etc/postino/postino.toml
+postino reload
+send held /usr/local/lib/postino/sendmail
+postino delete --all
+./install.sh --uninstall
+echo "--- stayed"
+ls -d /etc/postino/postino.toml /var/spool/postino/spool.db
+./install.sh --uninstall --purge
+`)
+	_, stayed, _ := strings.Cut(out, "--- stayed\n")
+	if changed != "" || !strings.HasPrefix(stayed, "/etc/postino/postino.toml\n/var/spool/postino/spool.db\n") || strings.Contains(stayed, " stays\n") {
+		t.Errorf("changed:\n%s\nafter:\n%s", changed, stayed)
+	}
+}
+
 // alternativesOfRedHat is a system with another mailer in the group that Fedora and
 // its relatives have for them, chosen by hand. Debian's program has the same flags.
 const alternativesOfRedHat = `

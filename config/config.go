@@ -6,13 +6,13 @@
 package config
 
 import (
-	"bytes"
 	"crypto/tls"
 	"errors"
 	"fmt"
 	"io"
 	"io/fs"
 	"os"
+	"strings"
 	"time"
 )
 
@@ -20,11 +20,6 @@ const (
 	// maxFile bounds the configuration file, in octets. A thousand times what a
 	// person writes; more is a wrong path.
 	maxFile = 1 << 20
-	// maxMailname bounds what is read of /etc/mailname, in octets: a domain name
-	// has at most 253 and stands in the first line.
-	maxMailname = 4 << 10
-
-	mailnameFile = "/etc/mailname"
 
 	portSMTP        = 25  // RFC 5321 §4.5.4.2
 	portSubmission  = 587 // RFC 6409 §3.1
@@ -295,7 +290,14 @@ func load(path string, environ []string) (*reader, error) {
 func (r *reader) fromSystem() {
 	c := r.config
 	if c.Hostname == "" {
-		c.Hostname, r.hostname = systemHostname(), "the kernel"
+		kernel := kernelName()
+		c.Hostname, r.hostname = kernel, "the kernel"
+		if full := fullName(hostsFile, kernel); full != "" {
+			c.Hostname, r.hostname = full, hostsFile
+		}
+		if c.LocalDomains == nil && c.Hostname != kernel {
+			c.LocalDomains = []string{strings.ToLower(c.Hostname), strings.ToLower(kernel)}
+		}
 	}
 	if c.Domain == "" {
 		c.Domain, r.domain = mailname(mailnameFile), mailnameFile
@@ -303,34 +305,6 @@ func (r *reader) fromSystem() {
 	if c.Domain == "" {
 		c.Domain, r.domain = c.Hostname, "hostname"
 	}
-}
-
-// systemHostname is the kernel's name for this machine, as it is.
-func systemHostname() string {
-	if name, err := os.Hostname(); err == nil && name != "" {
-		return name
-	}
-	return "localhost"
-}
-
-// mailname is the first word of the file at path, or "" when there is none that
-// could be a domain. The file belongs to the system, not to us, so a bad one is
-// passed over.
-func mailname(path string) string {
-	f, err := os.Open(path)
-	if err != nil {
-		return ""
-	}
-	defer f.Close()
-	data, err := io.ReadAll(io.LimitReader(f, maxMailname))
-	if err != nil {
-		return ""
-	}
-	words := bytes.Fields(data)
-	if len(words) == 0 || !isDomain(string(words[0])) {
-		return ""
-	}
-	return string(words[0])
 }
 
 // readAtMost reads f to its end and refuses more than limit octets.

@@ -16,6 +16,9 @@ func TestMissingFileIsTheDefaults(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	if full := fullName(hostsFile, host); full != "" {
+		host = full
+	}
 	if c.Hostname != host || c.Domain == "" || c.Relay != nil || c.Mode != Deliver {
 		t.Errorf("got\n%s\nwant the defaults, hostname %q and a domain", c, host)
 	}
@@ -51,6 +54,31 @@ func TestUnreadableFileIsNotTheDefaults(t *testing.T) {
 		}
 		if _, err := Load(tt.path); !errContains(err, tt.err) {
 			t.Errorf("%s: got %v; want error containing %q", tt.path, err, tt.err)
+		}
+	}
+}
+
+// A name without a dot is made full as hosts(5) has it, and by nothing else there.
+func TestFullNameStandsOnTheLineOfTheName(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "hosts")
+	if got := fullName(path, "web1"); got != "" {
+		t.Errorf("no file: got %q", got)
+	}
+	for _, tt := range []struct{ content, name, want string }{
+		{"127.0.0.1 localhost\n127.0.1.1\tweb1.example.com web1\n", "web1", "web1.example.com"},
+		{"192.0.2.1 web1 web1.example.com", "web1", "web1.example.com"},
+		{"127.0.0.1 localhost.localdomain localhost web1\n192.0.2.1 web1.example.com web1 # ours\n", "web1", "web1.example.com"},
+		{"192.0.2.1 web2.example.com web2\n", "web1", ""},
+		{"192.0.2.1 web1\n# 192.0.2.1 web1.example.com web1\n", "web1", ""},
+		{"192.0.2.1 not_a.domain web1\n", "web1", ""},
+		{"192.0.2.1 other.example.com web1.example.net\n", "web1.example.net", ""},
+		{strings.Repeat("#\n", maxHosts/2) + "192.0.2.1 web1.example.com web1\n", "web1", ""},
+	} {
+		if err := os.WriteFile(path, []byte(tt.content), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		if got := fullName(path, tt.name); got != tt.want {
+			t.Errorf("%.60q: got %q; want %q", tt.content, got, tt.want)
 		}
 	}
 }

@@ -81,6 +81,8 @@ func (r *reader) origin(key string) (Origin, string) {
 	switch _, given := presets()[preset][name]; {
 	case given:
 		return FromPreset, preset
+	case key == "local_domains" && r.config.LocalDomains != nil:
+		return FromSystem, r.hostname
 	case key == "hostname" && r.hostname != "":
 		return FromSystem, r.hostname
 	case key == "domain" && r.domain != "":

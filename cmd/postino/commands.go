@@ -39,6 +39,7 @@ func families() []family {
 					return runRunner(ctx, a, o.untilEmpty)
 				}},
 			{"stop", "", "have the runner end, and wait until it has", "postino stop", nil, runStop},
+			{"reload", "", "have the runner read its configuration again, and say what is wrong with it", "postino reload", nil, runReload},
 			{"status", "", "say how the runner does, and what is wrong with its spool", "postino status", []flags{flagJSON}, runStatus},
 		}},
 		{"postino-queue", "the mail that waits", []command{

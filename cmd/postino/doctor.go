@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"os"
 	"strings"
 	"sync"
 	"time"
@@ -38,6 +39,7 @@ type doctor struct {
 	config *config.Config
 	dns    *dns.Resolver
 	domain string // that mail is from
+	own    bool   // the spool is that of whoever called us, who is not root
 }
 
 // exam is a check; it may find several things.
@@ -51,6 +53,7 @@ func runDoctor(ctx context.Context, a *app, o options, operands []string) error 
 	}
 	d := &doctor{app: a}
 	found := d.programs()
+	d.own = os.Geteuid() != 0 && d.owner()
 	// From here on as the runner's user: what that cannot read counts.
 	if err := becomeOwner(a.spool); err != nil {
 		found = append(found, finding{"spool.dir", failing, err.Error(), "install postino, or make the directory and give it to the runner's user"})

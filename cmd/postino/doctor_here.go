@@ -219,10 +219,10 @@ func (d *doctor) runner(ctx context.Context) []finding {
 	defer client.Close()
 	st, err := client.Status(ctx)
 	if errors.Is(err, control.ErrNoRunner) {
-		if d.owner() && os.Geteuid() != 0 || d.app.user {
+		if d.own || d.app.user {
 			return []finding{{check, well, "not running: sendmail starts one for the moment, since the spool is the caller's own", ""}}
 		}
-		return []finding{{check, failing, "not running: mail waits in " + filepath.Join(d.app.spool, spool.DropDir), "systemctl enable --now postino, or postino run"}}
+		return []finding{{check, failing, "not running: mail waits in " + filepath.Join(d.app.spool, spool.DropDir), "systemctl enable --now postino, or sendmail -bd where no service manager is"}}
 	}
 	if err != nil {
 		return []finding{{check, failing, err.Error(), ""}}

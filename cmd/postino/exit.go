@@ -50,6 +50,8 @@ func exitStatus(err error) int {
 		return exFailure
 	case errors.Is(err, control.ErrNoRunner):
 		return exUnavailable
+	case errors.Is(err, control.ErrConfig):
+		return exConfig
 	case errors.Is(err, control.ErrNotAllowed), errors.Is(err, fs.ErrPermission):
 		return exNoPerm
 	}

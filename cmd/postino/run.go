@@ -52,7 +52,8 @@ type service struct {
 	runner     *delivery.Runner
 	intake     *submit.Server // the one that takes submissions now; replaced by the main goroutine alone
 	stop       chan struct{}  // somebody with the right to asked us to end
-	hangup     chan os.Signal // SIGHUP, or whoever asks for the same
+	hangup     chan os.Signal
+	reloads    chan chan error // those who ask for the same as SIGHUP, and want to know
 	started    time.Time
 	manager    *manager
 }
@@ -88,7 +89,7 @@ func runRunner(ctx context.Context, a *app, untilEmpty bool) error {
 	lines, journal, metrics := newLogWriter(out), control.NewJournal(), control.NewMetrics()
 	defer lines.close()
 	log := slog.New(metrics.Handler(journal.Handler(newLogger(lines, target, c, a.zone).Handler())))
-	svc := &service{app: a, untilEmpty: untilEmpty, manager: manager, journal: journal, metrics: metrics, log: log, stop: make(chan struct{}, 1), hangup: make(chan os.Signal, 1), started: time.Now()}
+	svc := &service{app: a, untilEmpty: untilEmpty, manager: manager, journal: journal, metrics: metrics, log: log, stop: make(chan struct{}, 1), hangup: make(chan os.Signal, 1), reloads: make(chan chan error), started: time.Now()}
 	svc.config.Store(c)
 	if svc.runner, err = delivery.New(c, svc.log); err != nil {
 		return &exitError{status: exConfig, err: err}
@@ -287,7 +288,9 @@ func (svc *service) wait(ctx context.Context, ran chan error, salvaged <-chan st
 			ran <- err
 			return false
 		case <-svc.hangup:
-			svc.reload()
+			_ = svc.reload() // the log has it
+		case asked := <-svc.reloads:
+			asked <- svc.reload()
 		case <-poll.C:
 			if !svc.untilEmpty || svc.runner.Pending() > 0 || svc.dropsNeedRoom() || !closed(salvaged) {
 				busy = time.Now()
@@ -415,7 +418,7 @@ func (svc *service) serveControl() (end func(), err error) {
 		Mode:     func() string { return string(svc.config.Load().Mode) },
 		MailqAll: func() bool { return svc.config.Load().Limits.Mailq == config.MailqAll },
 		Stop:     func() { nudge(svc.stop, struct{}{}) },
-		Reload:   func() { nudge(svc.hangup, os.Signal(unix.SIGHUP)) },
+		Reload:   svc.askToReload,
 	})
 	endMetrics, err := svc.serveMetrics(srv)
 	if err != nil {
@@ -444,8 +447,19 @@ func nudge[T any](c chan<- T, v T) {
 	}
 }
 
+// askToReload has the main goroutine reload, and waits for it.
+func (svc *service) askToReload(ctx context.Context) error {
+	answer := make(chan error, 1)
+	select {
+	case svc.reloads <- answer:
+		return <-answer
+	case <-ctx.Done():
+		return errors.New("the runner is ending")
+	}
+}
+
 // reload takes the configuration anew and keeps the old one if that is wrong.
-func (svc *service) reload() {
+func (svc *service) reload() error {
 	svc.manager.tell(reloading())
 	defer func() { svc.manager.tell("READY=1", svc.statusLine()) }()
 	c, err := svc.app.loadConfig()
@@ -454,11 +468,12 @@ func (svc *service) reload() {
 	}
 	if err != nil {
 		svc.log.Error("configuration not reloaded, the old one stays", "err", err)
-		return
+		return err
 	}
 	svc.config.Store(c)
 	svc.intake.SetPolicy(policy(c))
 	svc.log.Info("configuration reloaded", "mode", string(c.Mode))
+	return nil
 }
 
 func policy(c *config.Config) submit.Policy {

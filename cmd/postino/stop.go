@@ -14,6 +14,16 @@ import (
 // their grace, as long as the service managers give it.
 const stopWait = 45 * time.Second
 
+// runReload is the reload command.
+func runReload(ctx context.Context, a *app, _ options, operands []string) error {
+	if len(operands) > 0 {
+		return usageError("reload takes no operands")
+	}
+	client := control.Dial(a.spool)
+	defer client.Close()
+	return client.Reload(ctx)
+}
+
 // runStop is the stop command.
 func runStop(ctx context.Context, a *app, _ options, operands []string) error {
 	if len(operands) > 0 {

@@ -55,7 +55,7 @@ func (a *app) testMail(ctx context.Context, s *setup) error {
 		a.startUntilEmpty()
 	}
 	if info, err := os.Stat(a.spool); !running && (err != nil || !ownedBy(info, os.Geteuid())) {
-		a.say("the runner is not running; when it starts (systemctl start postino, or postino run), it sends the test mail %s", id)
+		a.say("the runner is not running; when it starts (systemctl start postino, or sendmail -bd where no service manager is), it sends the test mail %s", id)
 		return nil
 	}
 	return a.outcome(ctx, id)

@@ -36,6 +36,10 @@ const maxSocketPath = 107
 // ErrNoRunner means: nobody listens on control.sock.
 var ErrNoRunner = errors.New(`the runner is not running: start it with "postino run"`)
 
+// ErrConfig means: the runner was asked to read its configuration again, and it is
+// wrong.
+var ErrConfig = errors.New("the configuration was not taken, the old one stays in use")
+
 // Client asks the runner of a spool directory. Each call has a deadline of its
 // own, and a long answer one for each part.
 type Client struct {
@@ -133,7 +137,7 @@ func (c *impatient) Write(p []byte) (int, error) {
 }
 
 // RemoteError is a refusal by the runner. errors.Is finds in it what the runner
-// meant: spool.ErrNotFound, ErrContentGone, ErrNotAllowed or ErrConflict.
+// meant: spool.ErrNotFound, ErrContentGone, ErrNotAllowed, ErrConflict or ErrConfig.
 type RemoteError struct {
 	Code int // of HTTP
 	Text string
@@ -152,6 +156,8 @@ func (e *RemoteError) Is(target error) bool {
 		return target == ErrNotAllowed
 	case http.StatusConflict:
 		return target == ErrConflict
+	case http.StatusUnprocessableEntity:
+		return target == ErrConfig
 	}
 	return false
 }
@@ -397,7 +403,8 @@ func (c *Client) Yield(ctx context.Context) error {
 	return c.call(ctx, http.MethodPost, "/yield", new(struct{}))
 }
 
-// Reload asks the runner to read its configuration again, as SIGHUP does.
+// Reload has the runner read its configuration again, as SIGHUP does, and returns when
+// that holds; ErrConfig if it is wrong.
 func (c *Client) Reload(ctx context.Context) error {
 	return c.call(ctx, http.MethodPost, "/reload", new(struct{}))
 }

@@ -139,9 +139,11 @@ func (s *Server) stop(w http.ResponseWriter, _ *request) error {
 	return answer(w, struct{}{})
 }
 
-func (s *Server) reload(w http.ResponseWriter, _ *request) error {
+func (s *Server) reload(w http.ResponseWriter, r *request) error {
 	if s.o.Reload != nil {
-		s.o.Reload()
+		if err := s.o.Reload(r.Context()); err != nil {
+			return fmt.Errorf("%w: %w", ErrConfig, err)
+		}
 	}
 	return answer(w, struct{}{})
 }

@@ -47,8 +47,9 @@ type Options struct {
 	Stop func()
 	// UntilEmpty: the runner was started for the moment, and yields to another one.
 	UntilEmpty bool
-	// Reload tells the runner to read its configuration again. It must not block.
-	Reload func()
+	// Reload has the runner read its configuration again, and says what is wrong with
+	// it; then the old one stays in use.
+	Reload func(context.Context) error
 	// Version, Started and Mode are told to whoever asks. A nil Mode is "".
 	Version string
 	Started time.Time
@@ -195,6 +196,8 @@ func newFailure(err error) failure {
 		code = http.StatusForbidden
 	case errors.Is(err, ErrConflict), errors.Is(err, spool.ErrExists), errors.Is(err, spool.ErrChanged):
 		code = http.StatusConflict
+	case errors.Is(err, ErrConfig):
+		code = http.StatusUnprocessableEntity
 	case errors.Is(err, errBadRequest):
 		code = http.StatusBadRequest
 	}
