@@ -247,7 +247,7 @@ func chunkSize(line string) int64 {
 	return int64(n)
 }
 
-// Write notes what the server answers. It writes whole replies. A client that one of
+// Write notes what the server answers. It writes whole lines. A client that one of
 // them cannot reach would wait for it, and never learn what became of its message:
 // the end of the connection tells it that there is doubt.
 func (c *conn) Write(p []byte) (int, error) {
@@ -257,9 +257,9 @@ func (c *conn) Write(p []byte) (int, error) {
 	if bytes.HasPrefix(p, []byte("354")) {
 		c.data = true
 	}
-	n, err := 0, net.ErrClosed
+	err := net.ErrClosed
 	if !c.broken.Load() {
-		n, err = c.Conn.Write(p)
+		_, err = c.Conn.Write(standardReply(p))
 	}
 	if err != nil {
 		c.closed.Store(true) // nobody reads what we answer: we take no more
@@ -267,7 +267,10 @@ func (c *conn) Write(p []byte) (int, error) {
 	if err != nil && c.idle > 0 {
 		c.Conn.Close()
 	}
-	return n, err
+	if err != nil {
+		return 0, err
+	}
+	return len(p), nil
 }
 
 // Close closes the carrier.
