@@ -126,7 +126,7 @@ func matrixModes() []matrixRow {
 		rows = append(rows, matrixRow{line: "sendmail|" + f}, matrixRow{line: "sendmail|" + f, user: true})
 	}
 	for _, f := range words("-q1s -q30m -q1h30m") {
-		rows = append(rows, matrixRow{line: "sendmail|" + f})
+		rows = append(rows, matrixRow{line: "sendmail|" + f}, matrixRow{line: "sendmail|" + f, user: true})
 	}
 	// Who names recipients has a message for them, which is not read: a silent 0 would
 	// lose it.

@@ -249,6 +249,7 @@ func TestWithRunnerEverybodyGetsAnAnswer(t *testing.T) {
 		{testStranger, "sendmail -q", 0, "-", ""},
 		{testStranger, "runq", 0, "-", ""},
 		{0, "sendmail -q30m", 0, "-", ""},
+		{testStranger, "sendmail -q30m", 0, "-", ""},
 		{0, "sendmail -qI000000", 0, "-", ""},
 		{0, "postino hold " + id, 0, "1 message held\n", ""},
 		{testOwner, "postino show " + id, 0, "held by uid 0", ""},
@@ -364,7 +365,7 @@ func TestCommandLines(t *testing.T) {
 			t.Errorf("%q: got %+v, want %+v", tt.line, r, tt)
 		}
 	}
-	for _, line := range []string{"sendmail -bd", "sendmail -bD", "sendmail -bl", "sendmail -q30m", "smtpd"} {
+	for _, line := range []string{"sendmail -bd", "sendmail -bD", "sendmail -bl", "sendmail -bd -q30m", "smtpd"} {
 		if r := p.run(t, testStranger, strings.Fields(line)...); r.status != 77 {
 			t.Errorf("%q as a stranger: %+v", line, r)
 		}

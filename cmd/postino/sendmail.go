@@ -78,7 +78,7 @@ func (a *app) sendmail(ctx context.Context, name string, args []string) error {
 		return usageError("this mode takes neither recipients nor -t: it reads no message")
 	}
 	if runsQueue {
-		if isInterval(*o.queue) {
+		if isInterval(*o.queue) && a.mayRun() == nil {
 			return a.daemon(ctx)
 		}
 		return a.flush(ctx, *o.queue)
