@@ -16,9 +16,9 @@ type delivery struct {
 	left    int           // positions without a reply
 	done    chan struct{} // closed when none is left
 
-	// elsewhere are the positions whose reply says nothing about them, only about
-	// this peer or a connection to it. Another host may be asked, unless final says
-	// that it would tell the same.
+	// elsewhere are the positions whose reply is a temporary refusal, or says nothing
+	// about them, only about this peer or a connection to it. Another host may be
+	// asked, unless final says that it would tell the same.
 	elsewhere   []int
 	final       bool
 	interrupted bool // the caller wants no more of it
@@ -33,17 +33,23 @@ type job struct {
 	moved bool
 }
 
-// settle gives the recipients at these positions one reply.
+// settle gives the recipients at these positions one reply. Whom this host will not
+// have now another one may.
 func (d *delivery) settle(at []int, reply spool.Reply) {
+	if reply.Code/100 == 4 {
+		d.elsewhere = append(d.elsewhere, at...)
+	}
 	for _, i := range at {
 		d.replies[i] = reply
 		d.tick()
 	}
 }
 
-// pass settles them too, and leaves them for another host.
+// pass settles them too, and leaves them for another host whatever the reply is.
 func (d *delivery) pass(at []int, reply spool.Reply) {
-	d.elsewhere = append(d.elsewhere, at...)
+	if reply.Code/100 != 4 {
+		d.elsewhere = append(d.elsewhere, at...)
+	}
 	d.settle(at, reply)
 }
 

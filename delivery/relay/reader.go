@@ -237,11 +237,7 @@ func (s *session) heardDot(t *transaction, a answer) bool {
 		whom = whom[:1]
 	}
 	t.accepted = t.accepted[len(whom):]
-	if a.code == 421 {
-		t.pass(whom, reply)
-	} else {
-		t.settle(whom, reply)
-	}
+	t.settle(whom, reply)
 	if len(t.accepted) > 0 {
 		return false
 	}
