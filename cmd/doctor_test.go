@@ -9,6 +9,7 @@ import (
 	"regexp"
 	"strings"
 	"testing"
+	"time"
 
 	"postino/delivery/dns/dnstest"
 	"postino/delivery/relay/relaytest"
@@ -109,7 +110,7 @@ func TestDoctorFindsWhatIsWrongWithASmarthost(t *testing.T) {
 	for check, text := range map[string]string{
 		"conf.file": b.config, "conf.secret": "there is a password", "spool.dir": b.spool, "runner": "pending", "spool.room": "free",
 		"relay": "ready for mail after AUTH as u (TLS1.3 verified)", "dom.mx": "mx.web.test", "dom.spf": "includes sendgrid.net, 1 of 10",
-		"dom.dkim": "is of the key that signs", "dom.dmarc": "our signature is aligned", "host.name": "192.0.2.1",
+		"dom.dkim": "is of the key that signs", "dom.dmarc": "our signature is aligned", "host.name": "192.0.2.1", "host.clock": time.Now().UTC().Format("2006-"),
 	} {
 		b.wantFound(got, check, "ok", text)
 	}
@@ -147,6 +148,11 @@ func TestDoctorFindsWhatIsWrongWithASmarthost(t *testing.T) {
 	got = b.examine(1)
 	b.wantFound(got, "conf.secret", "fail", "postino auth login google --account u")
 	b.wantFound(got, "relay", "fail", "")
+	tomorrow := time.Now().Add(24 * time.Hour)
+	if err := os.Chtimes(filepath.Join(b.spool, "spool.db"), tomorrow, tomorrow); err != nil {
+		t.Fatal(err)
+	}
+	b.wantFound(b.examine(1), "host.clock", "fail", "spool.db was written at "+tomorrow.UTC().Format("2006-01-02T"))
 	b.configure("mode = \"nonsense\"\n")
 	b.wantFound(b.examine(1), "conf.file", "fail", "is not a mode")
 }

@@ -52,7 +52,7 @@ func runDoctor(ctx context.Context, a *app, o options, operands []string) error 
 		return usageError("doctor takes no operands")
 	}
 	d := &doctor{app: a}
-	found := d.programs()
+	found := append(d.programs(), callers(os.DirFS("/"))...)
 	d.own = os.Geteuid() != 0 && d.owner()
 	// From here on as the runner's user: what that cannot read counts.
 	if err := becomeOwner(a.spool); err != nil {
@@ -88,7 +88,7 @@ func (d *doctor) examine(ctx context.Context) []finding {
 	if err != nil {
 		return []finding{{"dns.resolver", failing, err.Error(), "mend /etc/resolv.conf or mx.resolver"}}
 	}
-	exams := []exam{d.file, d.secrets, d.spoolDir, d.runner}
+	exams := []exam{d.file, d.secrets, d.clock, d.spoolDir, d.runner}
 	exams = append(exams, d.relays()...)
 	exams = append(exams, d.exchangers, d.hostname, d.mx, d.senders)
 	results := make([][]finding, len(exams))

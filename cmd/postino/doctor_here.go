@@ -42,22 +42,30 @@ func (d *doctor) programs() []finding {
 
 func program(check string, paths []string) finding {
 	for _, path := range paths {
-		real, err := filepath.EvalSymlinks(path)
-		if err != nil {
+		real, ours, err := identify(path)
+		if real == "" {
 			continue
 		}
 		about := path
 		if real != path {
 			about = path + " is " + real
 		}
-		info, err := buildinfo.ReadFile(real)
-		if err == nil && strings.HasPrefix(info.Path, "postino/cmd/") {
+		if err == nil && ours {
 			return finding{check, well, about + ", of postino", ""}
 		}
 		return finding{check, warning, about + ", which is not postino's: mail that is handed to it goes another way",
 			"./install.sh puts postino in its place"}
 	}
 	return finding{check, warning, paths[0] + " is not there: programs that call it send nothing", "./install.sh puts it there"}
+}
+
+// identify says which file a program is, "" for none, and whether it is one of ours.
+func identify(path string) (real string, ours bool, err error) {
+	if real, err = filepath.EvalSymlinks(path); err != nil {
+		return "", false, err
+	}
+	info, err := buildinfo.ReadFile(real)
+	return real, err == nil && strings.HasPrefix(info.Path, "postino/cmd/"), err
 }
 
 // file looks at the configuration, which was read already.

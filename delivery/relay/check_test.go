@@ -21,6 +21,7 @@ func TestCheckGoesAsFarAsMailCould(t *testing.T) {
 		{"ready", relaytest.Options{TLS: relaytest.StartTLS}, "geheim", "2.0.0", "after AUTH as alice"},
 		{"password", relaytest.Options{TLS: relaytest.StartTLS}, "wrong", "4.7.8", ""},
 		{"certificate", relaytest.Options{TLS: relaytest.StartTLS, Cert: relaytest.Expired}, "geheim", "4.7.5", "expired"},
+		{"clock", relaytest.Options{TLS: relaytest.StartTLS, Cert: relaytest.Early}, "geheim", "4.7.5", "set the clock"},
 		{"no TLS", relaytest.Options{}, "geheim", "4.7.4", "STARTTLS is not offered"},
 		{"busy", relaytest.Options{Rules: []relaytest.Rule{{At: "greeting", Reply: "421 4.3.2 later"}}}, "geheim", "4.3.2", "later"},
 	} {
@@ -30,7 +31,7 @@ func TestCheckGoesAsFarAsMailCould(t *testing.T) {
 			Username: "alice", Password: tt.password, MaxConnections: 1, MessagesPerConnection: 1}
 		replies := newRelay(t, c, patient()).Check(t.Context())
 		r := replies[0]
-		if len(replies) != 1 || r.Status != tt.status || !strings.Contains(r.Text, tt.text) || len(s.Messages()) > 0 {
+		if len(replies) != 1 || r.Status != tt.status || !strings.Contains(r.Text+" -> "+r.Remedy, tt.text) || len(s.Messages()) > 0 {
 			t.Errorf("%s: got %+v", tt.name, replies)
 		}
 		if (r.Class() == spool.Success) != strings.HasPrefix(r.TLS, "TLS1") && tt.name != "password" {

@@ -104,6 +104,8 @@ func (a *authority) issue(t testing.TB, kind Cert, listen string) tls.Certificat
 	switch kind {
 	case Expired:
 		template.NotAfter = time.Now().Add(-24 * time.Hour)
+	case Early:
+		template.NotBefore, template.NotAfter = time.Now().Add(24*time.Hour), time.Now().Add(48*time.Hour)
 	case WrongName:
 		template.DNSNames, template.IPAddresses = []string{"other.test"}, nil
 	case SelfSigned:

@@ -44,6 +44,7 @@ const (
 	Expired                // yesterday
 	WrongName              // for another name
 	SelfSigned             // not by that CA
+	Early                  // from tomorrow on
 )
 
 // Do is what happens at a Rule's place, after its reply if it has one.
