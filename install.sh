@@ -1,9 +1,8 @@
 #!/bin/sh
 # Installs postino on this system, or takes it away again: see usage below.
 #
-# "./install.sh try" builds postino and carries one message through it, all in a
-# temporary directory. It touches nothing else; what Go keeps in its own caches
-# (GOCACHE, GOMODCACHE) is Go's.
+# "./install.sh try" touches nothing but a temporary directory; what Go keeps in its own
+# caches (GOCACHE, GOMODCACHE) is Go's.
 set -eu
 
 usage() {
@@ -50,28 +49,9 @@ clean_up() {
 	exit "$status"
 }
 
-# await runs a command until it succeeds or about 20 s are over, or the runner is
-# no longer there.
-await() {
-	tries=0
-	until "$@"; do
-		tries=$((tries + 1))
-		[ "$tries" -le 200 ] || return 1
-		kill -0 "$runner" 2>/dev/null || return 1
-		sleep 0.1 2>/dev/null || sleep 1
-	done
-}
-
-# The socket has this mode once somebody listens on it.
-listening() { [ "$(stat -c %a "$POSTINO_SPOOL/submit.sock" 2>/dev/null)" = 666 ]; }
-
-# arrived sets id to the queue ID of the message that was kept.
-arrived() {
-	id=$(postino capture list | cut -d ' ' -f 1) && [ -n "$id" ]
-}
-
 # make_room makes the temporary directory, which goes with us.
 make_room() {
+	[ -z "$work" ] || return 0
 	trap clean_up EXIT
 	trap 'exit 129' HUP
 	trap 'exit 130' INT
@@ -83,59 +63,19 @@ build() {
 	PATH=$PATH:/usr/local/go/bin # where Go says to put it, and sudo does not look
 	command -v go >/dev/null ||
 		fail 'go: not found: install Go 1.26 or later (https://go.dev/dl/) and put its bin directory on the PATH, which sudo may replace: /etc/sudoers, secure_path'
+	make_room
 	mkdir "$work/bin"
 	title 'building sendmail and postino'
 	CGO_ENABLED=0 GOFLAGS=-buildvcs=false go build -trimpath -o "$work/bin/" ./cmd/sendmail ./cmd/postino ||
 		fail "the build failed, for the reason above: Go 1.26 or later is needed (this is $(go version)), and a way to the modules that go.mod names"
 }
 
-build_to_try() {
-	build
-	ln -s sendmail "$work/bin/mailq"
-	PATH=$work/bin:$PATH
-	postino version ||
-		fail "programs in $work cannot be run: name another directory in TMPDIR"
-}
-
-start() {
-	POSTINO_SPOOL=$work/spool POSTINO_CONFIG=$work/postino.toml
-	export POSTINO_SPOOL POSTINO_CONFIG
-	cat >"$POSTINO_CONFIG" <<'EOF'
-hostname = "try.example.com"
-domain = "example.com"
-mode = "capture"
-EOF
-	postino run </dev/null >/dev/null 2>"$work/log" &
-	runner=$!
-	await listening || fail 'the runner does not take submissions'
-}
-
-# submit writes what PHP's mail() writes: CRLF after header fields, LF in the body.
-submit() {
-	printf '%s\r\n' 'To: Alice <alice@example.org>' 'Subject: hello from postino' \
-		'X-PHP-Originating-Script: 1000:contact.php' 'Cc: bob' 'Bcc: archive@example.org' ''
-	printf '%s\n' 'Dear Alice,' '' 'if you can read this, it works.' '.' 'The dot above did not end it.'
-}
-
-try() {
-	make_room
-	build_to_try
-	start
-	submit | sendmail -t -i || fail 'sendmail did not take the message'
-	await arrived || fail 'the message did not arrive'
-
-	title "what arrived (postino capture show $id)"
-	postino capture show "$id"
-	postino capture show "$id" | grep -q '^The dot above' || fail 'the message did not arrive whole'
-	title "its life (postino trace $id)"
-	postino trace "$id"
-	title 'the queue (mailq)'
-	mailq
-	printf '\nIt works. Everything is removed again; README.md says how to go on.\n'
-}
-
-# What follows installs. Everything that is done goes by one of the next functions,
-# which print it, and is written down in a list, by which it is undone.
+# Everything that is done is printed, and first written down in a list by which it is
+# undone: whoever is interrupted can do the same again, or undo it. A line of the list is
+#	file PATH		there was none
+#	saved PATH SAVED	what was there has that name
+#	divert PATH SAVED	the same, and dpkg knows
+#	dir, user, spool, service, alternative ...
 
 prefix=/usr/local binaries='' root=${DESTDIR-} service='' mta=yes dry='' purge='' made=' '
 spool=/var/spool/postino config=/etc/postino
@@ -149,63 +89,84 @@ run() {
 
 there() { [ -e "$1" ] || [ -h "$1" ]; }
 
-# record writes down "KIND PATH [SAVED]", once.
 record() {
 	[ -z "$dry$root" ] || return 0
 	grep -qsxF "$*" "$list" || printf '%s\n' "$*" >>"$list"
 }
 
-# ours PATH: whether the list has it.
-ours() { grep -qsE "^(file|saved|divert) $1( |\$)" "$list"; }
+# kind_of PATH: file, saved or divert where the list has it.
+kind_of() { [ ! -r "$list" ] || sed -n "s|^\([a-z]*\) $1\( .*\)*\$|\1|p" "$list"; }
+
+# make_list makes the directory that the list is in, with those above it, and the list,
+# all at once.
+make_list() {
+	if [ -d "$root$lib" ]; then return 0; fi
+	printf '  mkdir -p %s\n' "$root$lib"
+	[ -z "$dry" ] || return 0
+	[ -z "$root" ] || { mkdir -p "$root$lib" && return 0; }
+	top=$lib
+	until [ -d "${top%/*}/" ]; do top=${top%/*}; done
+	rm -rf "$top.new"
+	mkdir -p "$top.new${lib#"$top"}"
+	dir=$lib list=$top.new${list#"$top"}
+	until [ "$dir" = "${top%/*}" ]; do
+		record dir "$dir"
+		dir=${dir%/*}
+	done
+	mv "$top.new" "$top"
+	list=$lib/installed
+}
 
 # make_dir makes a directory and those above it.
 make_dir() {
 	if [ -d "$root$1" ]; then return 0; fi
-	case $made in *" $1 "*) return 0 ;; esac
+	case $made in *" $1 "*) return 0 ;; esac # by a dry run
 	made="$made$1 "
 	make_dir "$(dirname "$1")"
-	run mkdir -m 0755 "$root$1"
 	record dir "$1"
+	run mkdir -m 0755 "$root$1"
 }
 
-# keep gives what is at PATH a second name, so that PATH is never missing: who sends
-# mail in this moment finds the old program or the new one.
-keep() {
-	if there "$2"; then
-		cmp -s "$1" "$2" || fail "$2 is in the way of keeping $1: move it elsewhere"
-	elif there "$1"; then
-		make_dir "$(dirname "$2")"
-		run ln -P "$1" "$2" 2>/dev/null || run cp -pPR "$1" "$2"
-	fi
-}
-
-# take_over puts aside what is at PATH and not ours; with "divert" such that packages
-# of the distribution leave our file alone.
+# take_over gives what is at PATH, and not ours, a second name, so that PATH is never
+# missing: who sends mail in this moment finds the old program or the new one. With
+# "divert" packages of the distribution leave our file alone.
 take_over() {
 	[ -z "$root" ] || return 0
-	how=$(sed -n "s|^\([a-z]*\) $1\( .*\)*\$|\1|p" "$list" 2>/dev/null) || how=
-	if [ -n "$how" ]; then
+	how=$(kind_of "$1") known=$how
+	if [ -n "$known" ]; then
 		:
 	elif [ "${2-}" = divert ] && command -v dpkg-divert >/dev/null && [ -z "$(dpkg-divert --listpackage "$1")" ]; then
 		how=divert
-		keep "$1" "$1.distrib"
-		record divert "$1" "$1.distrib"
 	elif there "$1"; then
-		keep "$1" "$lib/replaced$1"
-		record saved "$1" "$lib/replaced$1"
+		how=saved
 	else
-		record file "$1"
+		how="file"
 	fi
+	case $how in
+	file) saved='' ;;
+	divert) saved=$1.distrib ;;
+	saved) saved=$lib/replaced$1 ;;
+	esac
+	if [ -z "$known" ] && [ -n "$saved" ] && there "$saved"; then
+		fail "$saved is in the way of keeping $1: move it elsewhere"
+	fi
+	record "$how" "$1" ${saved:+"$saved"}
+	if [ -n "$saved" ] && there "$1" && ! there "$saved"; then keep "$1" "$saved"; fi
 	if [ "$how" = divert ] && [ -z "$(dpkg-divert --listpackage "$1")" ]; then
-		run dpkg-divert --quiet --local --no-rename --divert "$1.distrib" --add "$1"
+		run dpkg-divert --quiet --local --no-rename --divert "$saved" --add "$1"
 	fi
+}
+
+keep() {
+	make_dir "$(dirname "$2")"
+	printf '  keep %s as %s\n' "$1" "$2"
+	[ -z "$dry" ] || return 0
+	ln -P "$1" "$2" 2>/dev/null || { cp -pPR "$1" "$2.new" && mv -f "$2.new" "$2"; }
 }
 
 # put FILE PATH MODE copies a file, at once.
 put() {
-	if [ -f "$root$2" ] && cmp -s "$1" "$root$2" && { ours "$2" || [ -n "$root" ]; }; then
-		return 0
-	fi
+	if [ -f "$root$2" ] && cmp -s "$1" "$root$2" && [ -n "$root$(kind_of "$2")" ]; then return 0; fi
 	make_dir "$(dirname "$2")"
 	take_over "$2"
 	printf '  install %s\n' "$root$2"
@@ -217,32 +178,28 @@ put() {
 
 # put_link TARGET PATH [divert]: the same for a symbolic link.
 put_link() {
-	if [ "$(readlink "$root$2")" = "$1" ] && { ours "$2" || [ -n "$root" ]; }; then
-		return 0
-	fi
+	if [ "$(readlink "$root$2")" = "$1" ] && [ -n "$root$(kind_of "$2")" ]; then return 0; fi
 	make_dir "$(dirname "$2")"
 	take_over "$2" "${3-}"
 	printf '  link %s -> %s\n' "$root$2" "$1"
 	[ -z "$dry" ] || return 0
-	ln -s "$1" "$root$2.new"
+	ln -sfn "$1" "$root$2.new"
 	mv -f "$root$2.new" "$root$2"
 }
 
 # put_text is put for a file of config/system that names a program.
 put_text() {
-	[ -n "$work" ] || make_room
+	make_room
 	sed "s|/usr/bin/postino|$prefix/bin/postino|g" "config/system/$1" >"$work/text"
 	put "$work/text" "$2" "$3"
 }
 
 manager() {
-	if [ -n "$root" ]; then
-		echo systemd
-	elif [ -d /run/systemd/system ]; then
+	if [ -n "$root" ] || [ -d /run/systemd/system ]; then
 		echo systemd
 	elif [ -e /run/openrc/softlevel ]; then
 		echo openrc
-	elif [ -d /run/runit ] || [ -e /etc/service/. ]; then
+	elif [ -d /run/runit ] || [ -d "$active" ]; then
 		echo runit
 	elif command -v systemctl >/dev/null; then
 		echo systemd
@@ -253,17 +210,19 @@ manager() {
 	fi
 }
 
-# systemd has places for what is not a distribution's.
+# settle finds out where things go.
 settle() {
 	lib=$prefix/lib/postino list=$prefix/lib/postino/installed
-	case $prefix in
+	case $prefix in # systemd has places for what is not a distribution's
 	/usr | /usr/local) system=$prefix/lib ;;
 	*) system=/etc ;;
 	esac
-	if [ -r "$list" ] && [ -z "$service" ]; then
-		service=$(sed -n 's/^service //p' "$list")
-	fi
-	service=${service:-$(manager)}
+	for active in /var/service /run/runit/service /etc/service; do # of runit
+		[ ! -d "$active" ] || break
+	done
+	installed=$(sed -n 's/^service //p' "$list" 2>/dev/null) || installed=
+	service=${service:-${installed:-$(manager)}}
+	[ "$service" = "${installed:-$service}" ] || fail "--service $service: it is installed for $installed: --uninstall first"
 }
 
 install_programs() {
@@ -284,55 +243,16 @@ install_programs() {
 # install_completion makes what a shell wants to know. POSTINO_NATIVE is a postino that
 # runs here, where the one to install is another machine's.
 install_completion() {
-	[ -n "$work" ] || make_room
+	make_room
 	"${POSTINO_NATIVE:-$binaries/postino}" completion "$1" >"$work/completion"
 	put "$work/completion" "$2" 0644
-}
-
-# install_user makes the user who runs postino and owns the spool.
-install_user() {
-	[ -z "$root" ] || return 0
-	if ! id postino >/dev/null 2>&1; then
-		record user postino
-		if command -v useradd >/dev/null; then
-			run useradd --system --user-group --home-dir "$spool" --no-create-home --shell "$(nologin)" --comment 'postino mail queue' postino
-		else
-			run addgroup -S postino
-			run adduser -S -D -H -h "$spool" -s "$(nologin)" -G postino -g 'postino mail queue' postino
-		fi
-	fi
-	make_dir "$config"
-	if [ ! -d "$spool" ]; then
-		make_dir "$(dirname "$spool")"
-		run mkdir -m 0755 "$spool"
-		run mkdir "$spool/drop"
-		run chown postino:postino "$spool/drop"
-		run chmod 3733 "$spool/drop" # while nobody can put something else in its place
-		run chown postino:postino "$spool"
-		record spool "$spool"
-	fi
-}
-
-nologin() {
-	for shell in /usr/sbin/nologin /sbin/nologin; do
-		[ ! -x "$shell" ] || break
-	done
-	echo "$shell"
 }
 
 # install_mta puts sendmail in the place where everybody looks for it, as the
 # distribution does that.
 install_mta() {
-	[ -n "$mta" ] || return 0
 	if [ -z "$root" ] && command -v alternatives >/dev/null; then
-		if ! grep -qs '^alternative ' "$list"; then
-			record alternative "$(alternatives --display mta 2>/dev/null | sed -n '1s/.*manual.*/manual/p; s/.*currently points to //p' | paste -s -d ' ' -)"
-		fi
-		run alternatives --install /usr/sbin/sendmail mta "$lib/sendmail" 100 \
-			--slave /usr/lib/sendmail mta-sendmail "$lib/sendmail" \
-			--slave /usr/bin/mailq mta-mailq "$lib/sendmail" \
-			--slave /usr/bin/newaliases mta-newaliases "$lib/sendmail"
-		run alternatives --set mta "$lib/sendmail"
+		install_alternative
 		return
 	fi
 	for path in $links; do
@@ -340,21 +260,46 @@ install_mta() {
 	done
 }
 
+# install_alternative joins the group of mailers that Fedora and its relatives have. That
+# replaces links of its own and nothing else.
+install_alternative() {
+	for path in $links; do
+		case $(readlink "$path") in
+		/etc/alternatives/*) continue ;;
+		esac
+		there "$path" || continue
+		take_over "$path"
+		run rm -f "$path"
+	done
+	if ! grep -qs '^alternative' "$list"; then
+		record alternative "$(alternatives --display mta 2>/dev/null | sed -n '1s/.*manual.*/manual/p; s/.*currently points to //p' | paste -s -d ' ' -)"
+	fi
+	run alternatives --install /usr/sbin/sendmail mta "$lib/sendmail" 100 \
+		--slave /usr/lib/sendmail mta-sendmail "$lib/sendmail" \
+		--slave /usr/bin/mailq mta-mailq "$lib/sendmail" \
+		--slave /usr/bin/newaliases mta-newaliases "$lib/sendmail"
+	run alternatives --set mta "$lib/sendmail"
+}
+
 install_service() {
 	case $service in
 	systemd)
-		for unit in postino.socket postino.service postino-mailbox.socket postino-mailbox@.service \
-			postino-program.socket postino-program@.service; do
-			put_text "$unit" "$system/systemd/system/$unit" 0644
+		for unit in config/system/*.socket config/system/*.service; do
+			put_text "${unit##*/}" "$system/systemd/system/${unit##*/}" 0644
 		done
 		put_text user/postino.service "$system/systemd/user/postino.service" 0644
 		put_text postino.sysusers "$system/sysusers.d/postino.conf" 0644
 		put_text postino.tmpfiles "$system/tmpfiles.d/postino.conf" 0644
 		;;
-	openrc) put_text postino.openrc /etc/init.d/postino 0755 ;;
+	openrc)
+		put_text postino.openrc /etc/init.d/postino 0755
+		put_text postino-program.openrc /etc/init.d/postino-program 0755
+		;;
 	runit)
-		put_text postino.runit /etc/sv/postino/run 0755
-		put_text postino.runit-log /etc/sv/postino/log/run 0755
+		for name in postino postino-program; do
+			put_text "$name.runit" "/etc/sv/$name/run" 0755
+			put_text postino.runit-log "/etc/sv/$name/log/run" 0755
+		done
 		;;
 	none) ;;
 	*) fail "--service $service: want systemd, openrc, runit or none" ;;
@@ -364,28 +309,25 @@ install_service() {
 
 # start_service starts the runner, or has one that runs take the new program's place.
 start_service() {
-	[ -z "$root" ] || return 0
 	case $service in
 	systemd)
-		if [ ! -d /run/systemd/system ]; then
-			run systemctl --quiet enable postino.socket postino.service
-			return 0
-		fi
-		run systemctl daemon-reload
+		if [ -d /run/systemd/system ]; then run systemctl daemon-reload; fi
 		run systemctl --quiet enable postino.socket postino.service
+		[ -d /run/systemd/system ] || return 0
 		run systemctl start postino.socket
 		run systemctl restart postino.service
 		;;
 	openrc)
 		run rc-update --quiet add postino default
-		if [ -e /run/openrc/softlevel ]; then run rc-service postino restart; fi
+		[ -e /run/openrc/softlevel ] || return 0
+		run rc-service --ifstarted postino-program restart
+		run rc-service postino restart
 		;;
 	runit)
-		if there /etc/service/postino && [ -e /etc/sv/postino/supervise/ok ]; then
-			run sv restart /etc/sv/postino
-		else
-			put_link /etc/sv/postino /etc/service/postino
-		fi
+		for name in postino-program postino; do
+			if there "$active/$name" && [ -e "/etc/sv/$name/supervise/ok" ]; then run sv -w 60 restart "/etc/sv/$name"; fi
+		done
+		there "$active/postino" || put_link /etc/sv/postino "$active/postino"
 		;;
 	none)
 		stop_runner
@@ -399,23 +341,30 @@ stop_runner() {
 	! "$lib/postino" status >/dev/null 2>&1 || run "$lib/postino" stop
 }
 
+# stop_service ends what is ours, also what the administrator has turned on.
 stop_service() {
 	case $service in
 	systemd)
-		if [ -d /run/systemd/system ]; then
-			run systemctl stop postino.socket postino.service
-		fi
-		run systemctl --quiet disable postino.socket postino.service
+		set -- postino.socket postino.service postino-mailbox.socket postino-program.socket
+		if [ -d /run/systemd/system ]; then run systemctl stop "$@"; fi
+		run systemctl --quiet disable "$@"
 		;;
 	openrc)
-		if [ -e /run/openrc/softlevel ]; then run rc-service --ifstarted postino stop; fi
-		run rc-update --quiet delete postino default
+		for name in postino postino-program; do
+			if [ -e /run/openrc/softlevel ]; then run rc-service --ifstarted "$name" stop; fi
+			for level in /etc/runlevels/*/"$name"; do
+				! there "$level" || run rm "$level"
+			done
+		done
 		;;
 	runit)
-		if [ -e /etc/sv/postino/supervise/ok ]; then
-			run sv -w 60 exit /etc/sv/postino || run sv force-shutdown /etc/sv/postino
-			run rm -rf /etc/sv/postino/supervise /etc/sv/postino/log/supervise
-		fi
+		for name in postino postino-program; do
+			if [ -e "/etc/sv/$name/supervise/ok" ]; then
+				run sv -w 60 exit "/etc/sv/$name" || run sv force-shutdown "/etc/sv/$name"
+				run rm -rf "/etc/sv/$name/supervise" "/etc/sv/$name/log/supervise"
+			fi
+			! there "$active/$name" || run rm "$active/$name"
+		done
 		;;
 	none) stop_runner ;;
 	esac
@@ -423,7 +372,6 @@ stop_service() {
 
 install_all() {
 	if [ -z "$binaries" ]; then
-		make_room
 		build
 		binaries=$work/bin
 	fi
@@ -432,12 +380,16 @@ install_all() {
 	done
 	[ -n "$root$dry" ] || [ "$(id -u)" -eq 0 ] || fail 'only root can install; --dry-run shows what would be done'
 	title "installing in $root$prefix, service manager: $service"
-	make_dir "$lib"
+	make_list
 	install_programs
-	install_user
+	if [ -z "$root" ]; then
+		make_dir "$config"
+		make_dir "$(dirname "$spool")"
+		make_accounts
+	fi
 	install_service
-	start_service
-	install_mta # last: now somebody takes what it is given
+	[ -n "$root" ] || start_service
+	[ -z "$mta" ] || install_mta # last: now somebody takes what it is given
 	[ -z "$root$dry" ] || return 0
 	printf '\nDone: %s.\n' "$("$lib/postino" version)"
 	if [ ! -e "$config/postino.toml" ]; then
@@ -445,38 +397,27 @@ install_all() {
 	fi
 }
 
-# leave writes down what --purge would take away.
-leave() {
-	printf '  %s %s stays\n' "$1" "$2"
-	printf '%s\n' "$*" >>"$work/left"
-}
-
-# undo takes back what one line of the list says.
+# undo takes back what one line of the list says; it may be so already. What has to stay
+# sets stays.
 undo() {
 	case $1 in
-	file) if there "$2"; then run rm -f "$2"; fi ;;
-	saved | divert)
-		if there "$3"; then run mv -f "$3" "$2"; else run rm -f "$2"; fi
-		[ "$1" = saved ] || run dpkg-divert --quiet --local --no-rename --remove "$2"
-		;;
+	file | saved | divert) put_back "$@" ;;
 	dir)
-		if [ -n "$dry" ]; then
-			printf '  rmdir %s, if it is empty\n' "$2"
-		elif rmdir "$2" 2>/dev/null; then
-			printf '  rmdir %s\n' "$2"
-		elif [ "$2" = "$config" ] && there "$2"; then
-			leave "$@"
-		fi
+		if [ -n "$purge" ] && [ "$2" = "$config" ]; then run rm -rf "$2"; fi
+		[ ! -d "$2" ] || run rmdir --ignore-fail-on-non-empty "$2"
+		if [ "$2" = "$config" ] && [ -d "$2" ] && [ -z "$dry" ]; then stays=$2; fi
 		;;
 	alternative)
-		run alternatives --remove mta "$lib/sendmail"
-		if [ "${2-}" = manual ]; then run alternatives --set mta "$3"; fi
+		! alternatives --display mta 2>/dev/null | grep -q "^$lib/sendmail " || run alternatives --remove mta "$lib/sendmail"
+		[ "${2-}" != manual ] || run alternatives --set mta "$3"
 		;;
 	service) stop_service ;;
-	spool) if [ -n "$purge" ] || unused; then run rm -rf "$2"; else leave "$@"; fi ;;
+	spool) if [ -n "$purge" ] || unused; then run rm -rf "$2"; else stays=$2; fi ;;
 	user)
-		if [ -d "$spool" ] && [ -z "$dry" ]; then
-			leave "$@"
+		if ! id "$2" >/dev/null 2>&1; then
+			:
+		elif [ "$2" = postino ] && [ -d "$spool" ] && [ -z "$dry" ]; then
+			stays="user $2"
 		elif command -v userdel >/dev/null; then
 			run userdel "$2"
 		else
@@ -484,6 +425,20 @@ undo() {
 		fi
 		;;
 	esac
+}
+
+# put_back KIND PATH [SAVED]: the file that was there, if any. That may have gone with its
+# package; then our link goes too.
+put_back() {
+	[ -n "$dry" ] || rm -f "$2.new"
+	if [ "$1" = file ]; then
+		! there "$2" || run rm -f "$2"
+	elif there "$3"; then
+		run mv -f "$3" "$2"
+	elif [ "$(readlink "$2")" = "$lib/sendmail" ]; then
+		run rm -f "$2"
+	fi
+	[ "$1" != divert ] || run dpkg-divert --quiet --local --no-rename --remove "$2"
 }
 
 # waiting is how many messages are not delivered yet.
@@ -494,6 +449,7 @@ waiting() {
 
 # unused: nobody ever sent anything, as far as can be told.
 unused() {
+	[ -d "$spool/drop" ] || return 0
 	said=$("$lib/postino" queue --json && "$lib/postino" log -n 1 && find "$spool/drop" -type f) && [ -z "$said" ]
 }
 
@@ -506,22 +462,36 @@ uninstall_all() {
 	fi
 	title "taking away what is in $prefix"
 	make_room
+	left='' above=''
 	# The last first: mail goes to whom it went before, then the runner ends.
 	sed '1!G;h;$!d' "$list" >"$work/list"
-	while read -r kind path more; do
-		if [ "$kind" = dir ] && [ "$path" = "$lib" ]; then
-			if [ -s "$work/left" ]; then
-				{ echo "dir $lib" && sed '1!G;h;$!d' "$work/left"; } >"$list"
-				break
-			fi
-			run rm -rf "$list" "$lib/replaced"
+	while read -r line; do
+		case $lib/:$line in
+		"${line#dir }"/*:"dir "*)
+			above="${line#dir } $above"
+			continue
+			;;
+		esac
+		stays=
+		# shellcheck disable=SC2086 # two words or three
+		undo $line </dev/null
+		if [ -n "$stays" ]; then
+			printf '  %s stays\n' "$stays"
+			left=yes
+		elif [ -z "$dry" ]; then
+			grep -vxF "$line" "$list" >"$list.new" || :
+			mv -f "$list.new" "$list"
 		fi
-		if [ -n "$purge" ] && [ "$path" = "$config" ]; then run rm -rf "$config"; fi
-		# shellcheck disable=SC2086 # two words, or none
-		undo "$kind" "$path" $more </dev/null
 	done <"$work/list"
 	if [ "$service" = systemd ] && [ -d /run/systemd/system ]; then run systemctl daemon-reload; fi
-	if [ -s "$work/left" ]; then printf '\n--uninstall --purge takes away what stays, once all mail is delivered.\n'; fi
+	if [ -n "$left" ]; then
+		printf '\n--uninstall --purge takes away what stays, once all mail is delivered.\n'
+		return
+	fi
+	run rm -rf "$lib/replaced" "$list"
+	for dir in $above; do
+		run rmdir --ignore-fail-on-non-empty "$dir"
+	done
 }
 
 # value is the operand of a flag.
@@ -548,7 +518,10 @@ main() {
 	esac
 	umask 022
 	unset POSTINO_SPOOL POSTINO_CONFIG
+	LC_ALL=C # what other programs say is read
+	export LC_ALL
 	cd "$(dirname "$0")"
+	. config/system/accounts.sh
 	settle
 	$what
 }
@@ -556,6 +529,7 @@ main() {
 case "$#:${1-}" in
 1:try)
 	cd "$(dirname "$0")"
+	. config/system/try.sh
 	try
 	;;
 *) main "$@" ;;

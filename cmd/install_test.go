@@ -21,13 +21,7 @@ send() { printf 'Subject: %s\n\nhello\n' "$1" | setpriv --reuid=65534 --regid=65
 // service manager and with each way to take sendmail's place.
 func TestUninstallLeavesTheSystemAsItWas(t *testing.T) {
 	t.Parallel()
-	const without = "rm -f /usr/bin/dpkg-divert; "
-	for name, given := range map[string]string{
-		"diversions":   "",
-		"plain":        without,
-		"nothing":      without + "rm -f /usr/sbin/sendmail /usr/lib/sendmail /usr/bin/mailq /usr/bin/newaliases",
-		"alternatives": without + alternativesOfRedHat,
-	} {
+	for name, given := range waysOfSendmail() {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			m := newMachine(t)
@@ -84,6 +78,17 @@ ls -d /etc/postino/postino.toml /var/spool/postino/spool.db
 	_, stayed, _ := strings.Cut(out, "--- stayed\n")
 	if changed != "" || !strings.HasPrefix(stayed, "/etc/postino/postino.toml\n/var/spool/postino/spool.db\n") || strings.Contains(stayed, " stays\n") {
 		t.Errorf("changed:\n%s\nafter:\n%s", changed, stayed)
+	}
+}
+
+// waysOfSendmail are the ways in which sendmail is in its place, or is not.
+func waysOfSendmail() map[string]string {
+	const without = "rm -f /usr/bin/dpkg-divert; "
+	return map[string]string{
+		"diversions":   "",
+		"plain":        without,
+		"nothing":      without + "rm -f /usr/sbin/sendmail /usr/lib/sendmail /usr/bin/mailq /usr/bin/newaliases",
+		"alternatives": without + alternativesOfRedHat,
 	}
 }
 

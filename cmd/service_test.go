@@ -61,6 +61,24 @@ func allIsThere(t *testing.T, out string) {
 	t.Logf("%d messages were sent meanwhile", sent)
 }
 
+// programs has a program get mail for a name of this machine, by the service that is
+// turned on by the command before, and puts the configuration back.
+const programs = `
+printf 'prog: "|cat >/tmp/mail.prog; id -un >>/tmp/mail.prog"\n' >/etc/postino/aliases
+printf 'hostname = "web.test"\n[aliases]\nfile = "/etc/postino/aliases"\nprograms = true\nrun_as = "postino-program"\nhelper = "/run/postino/program.sock"\n' >/etc/postino/postino.toml
+newaliases
+await test -S /run/postino/program.sock
+printf 'Subject: to a program\n\nhello\n' | sendmail prog
+await grep -x postino-program /tmp/mail.prog
+grep -x hello /tmp/mail.prog
+stat -c %a:%U:%G /run/postino
+setpriv --reuid=65534 --regid=65534 --clear-groups stat /run/postino/program.sock 2>/dev/null && { echo "a stranger gets to the socket"; exit 1; }
+rm /etc/postino/aliases
+printf 'hostname = "web.test"\nmode = "hold"\n' >/etc/postino/postino.toml
+newaliases
+await sh -c 'postino status | grep "mode: hold"'
+`
+
 // Under runit the runner is started, started again when it dies, and replaced by a new
 // one while mail is sent, of which none is lost; and all is taken away again.
 func TestRunitKeepsTheRunner(t *testing.T) {
@@ -75,7 +93,8 @@ await postino status
 first=$(pid)
 kill -KILL $first
 await another $first
-`+upgraded+`
+ln -s /etc/sv/postino-program /etc/service/
+`+programs+upgraded+`
 postino delete --all
 ./install.sh --uninstall --purge
 await ended
@@ -106,7 +125,9 @@ await sh -c 'postino status | grep "mode: capture"'
 printf 'hostname = "web.test"\nmode = "hold"\n' >/etc/postino/postino.toml
 rc-service postino reload
 await sh -c 'postino status | grep "mode: hold"'
-`+upgraded+`
+rc-update add postino-program
+rc-service postino-program start
+`+programs+upgraded+`
 postino delete --all
 ./install.sh --uninstall --purge
 await ended

@@ -113,7 +113,7 @@ func families() []family {
 		{"postino-mailbox", "what a service manager starts", []command{
 			{"mailbox serve", "", "write mail into users' mailboxes for a runner on standard input; see local.helper", "postino mailbox serve", nil, runMailboxServe},
 			{"mailbox write", "", "what mailbox serve starts as the user", "postino mailbox write", nil, runMailboxWrite},
-			{"program serve", "", "run programs and write files that aliases name, for a runner on standard input; see aliases.helper", "postino program serve", nil, runProgramServe},
+			{"program serve", "[SOCKET]", "run programs and write files that aliases name, for a runner on standard input or a socket; see aliases.helper", "postino program serve", nil, runProgramServe},
 		}},
 		{"postino", "this program", []command{
 			{"completion", "SHELL", "print the completions for bash, zsh or fish", "postino completion bash", nil, runCompletion},

@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"net"
 	"os"
+	"os/exec"
+	"path/filepath"
 
 	"golang.org/x/sys/unix"
 
@@ -37,10 +39,15 @@ func runMailboxServe(_ context.Context, a *app, _ options, operands []string) er
 
 // runProgramServe runs the programs, and writes the files, that a runner sends on
 // standard input, a socket. It reads no configuration, which whoever runs programs for
-// mail had better not be able to.
+// mail had better not be able to. With an operand it listens there and serves each
+// connection so.
 func runProgramServe(_ context.Context, a *app, _ options, operands []string) error {
-	if len(operands) > 0 {
-		return usageError("program serve takes no operands")
+	switch len(operands) {
+	case 0:
+	case 1:
+		return a.listenForPrograms(operands[0])
+	default:
+		return usageError("program serve takes one socket to listen on, or none")
 	}
 	conn, err := a.peer()
 	if err != nil {
@@ -52,6 +59,49 @@ func runProgramServe(_ context.Context, a *app, _ options, operands []string) er
 		hostname = "localhost"
 	}
 	return mailbox.ServeTargets(conn, hostname)
+}
+
+// maxProgramServes is how many messages are served at a time, as MaxConnections= in
+// postino-program.socket: programs may be large.
+const maxProgramServes = 4
+
+// listenForPrograms is for a service manager that does not listen itself. Each connection
+// has a process of its own, which goes on when we end.
+func (a *app) listenForPrograms(path string) error {
+	l, err := listen(filepath.Dir(path), filepath.Base(path))
+	if err != nil {
+		return err
+	}
+	places := make(chan struct{}, maxProgramServes)
+	for {
+		places <- struct{}{}
+		conn, err := l.AcceptUnix()
+		if err != nil {
+			return err
+		}
+		go func() {
+			defer func() { <-places }()
+			defer conn.Close()
+			if err := a.serveProgramOn(conn); err != nil {
+				a.report(err)
+			}
+		}()
+	}
+}
+
+func (a *app) serveProgramOn(conn *net.UnixConn) error {
+	file, err := conn.File()
+	if err != nil {
+		return err
+	}
+	defer file.Close()
+	cmd := exec.Command("/proc/self/exe", "program", "serve", "--spool", a.spool)
+	cmd.Args[0], cmd.Stdin, cmd.Stderr = a.name, file, os.Stderr
+	var exit *exec.ExitError
+	if err := cmd.Run(); err != nil && !errors.As(err, &exit) { // it says why itself
+		return err
+	}
+	return nil
 }
 
 // peer is the runner on standard input.

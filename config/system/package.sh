@@ -34,8 +34,12 @@ for page in man8/sendmail.8 man1/mailq.1 man1/newaliases.1 man5/aliases.5; do
 done
 rmdir "$stage/postino/usr/share/man/man1"
 cp LICENSE "$stage/postino/usr/share/doc/postino/copyright"
-cp -r config/system/package config/system/postino.openrc "$stage"
-mv "$stage/postino.openrc" "$stage/package"
+cp -r config/system/package "$stage"
+cp config/system/*.openrc "$stage/package"
+sed -i '/^# accounts.sh:/{
+	r config/system/accounts.sh
+	d
+}' "$stage/package/postinst"
 find "$stage/postino" "$stage/pages" "$stage/package" -exec touch -h -d "@$SOURCE_DATE_EPOCH" {} +
 
 for package in postino postino-mta; do
