@@ -173,7 +173,7 @@ func (r *Runner) together(s *spool.Spool, c *config.Config, m *spool.Message) (a
 	by := &spool.Report{Draft: draft, Message: &spool.Message{
 		Arrived: now, UTF8: m.UTF8, Subject: d.Subject(), From: m.From,
 		Recipients: []spool.Recipient{{Address: to.Address, Status: spool.Queued, Notify: to.Notify, Bare: to.Bare}},
-		Origin:     spool.Origin{Via: spool.ViaDSN, UID: m.Origin.UID},
+		Origin:     spool.Origin{Via: spool.ViaDSN, UID: m.Origin.UID, Reports: len(ids)},
 	}}
 	reply := spool.Reply{Status: "2.0.0", Text: fmt.Sprintf("sent together with others as %s", d.ID), Command: "digest"}
 	size := int64(0)

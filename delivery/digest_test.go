@@ -35,7 +35,9 @@ func TestStormOfReportsIsGathered(t *testing.T) {
 		for i := range n {
 			m := r.wait(spooltest.Put(t, r.spool, content, fmt.Sprintf("b%d@y.test", i)), settled)
 			for _, id := range m.Reports {
-				r.wait(id, func(m *spool.Message) bool { return m.Settled() || m.Gathered != nil })
+				if m := r.wait(id, func(m *spool.Message) bool { return m.Settled() || m.Gathered != nil }); m.Origin.Action != "failed" {
+					t.Errorf("%s is no report of a failure: %+v", id, m.Origin)
+				}
 			}
 		}
 	}
@@ -73,8 +75,13 @@ func TestStormOfReportsIsGathered(t *testing.T) {
 	for _, w := range waiting {
 		done = r.wait(w.ID, settled)
 	}
-	if done.Recipients[0].Status != spool.Expanded {
-		t.Errorf("%+v", done)
+	words := strings.Fields(done.Recipients[0].Reply.Text)
+	id, err := spool.ParseID(words[len(words)-1])
+	if err != nil || done.Recipients[0].Status != spool.Expanded {
+		t.Fatalf("%+v: %v", done, err)
+	}
+	if m := r.wait(id, func(*spool.Message) bool { return true }); m.Origin.Reports != 5 {
+		t.Errorf("the digest has not 5 reports: %+v", m.Origin)
 	}
 	r.logged("msg=digest")
 	for deadline := time.Now().Add(20 * time.Second); reports("ops@z.test") < 2; time.Sleep(5 * time.Millisecond) {

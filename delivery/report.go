@@ -150,7 +150,7 @@ func writeReport(s *spool.Spool, c *config.Config, after *spool.Message, o owed,
 	m := &spool.Message{
 		Arrived: now, UTF8: r.UTF8(), RequireTLS: after.RequireTLS,
 		Recipients: []spool.Recipient{{Address: o.to, Status: spool.Queued, Notify: []string{"NEVER"}, Bare: o.here}},
-		Origin:     spool.Origin{Via: spool.ViaDSN, UID: after.Origin.UID},
+		Origin:     spool.Origin{Via: spool.ViaDSN, UID: after.Origin.UID, Action: string(o.action)},
 		Subject:    r.Subject(),
 		From:       "MAILER-DAEMON@" + c.Domain,
 	}

@@ -95,6 +95,11 @@ type Origin struct {
 	// sendmail; 0 and "" when unknown, as for drop files.
 	PID     int    `json:"pid,omitempty"`
 	Program string `json:"program,omitempty"`
+	// Action is what a report says: failed, delayed, relayed, delivered or expanded
+	// (RFC 3464 §2.3.3). Empty: it is none, or of an older postino.
+	Action string `json:"action,omitempty"`
+	// Reports is how many reports a digest has in it; 0: it is none.
+	Reports int `json:"reports,omitempty"`
 }
 
 // Via is the carrier a submission came by.

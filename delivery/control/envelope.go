@@ -72,6 +72,10 @@ func checkMessage(m *spool.Message, now time.Time) error {
 		return fmt.Errorf("return %q: not FULL or HDRS", m.Return)
 	case !slices.Contains([]spool.Via{spool.ViaSocket, spool.ViaDrop, spool.ViaStdio, spool.ViaTCP, spool.ViaDSN}, o.Via):
 		return fmt.Errorf("via %q: not known", o.Via)
+	case !slices.Contains([]string{"", "failed", "delayed", "relayed", "delivered", "expanded"}, o.Action):
+		return fmt.Errorf("action %q: not known", o.Action)
+	case o.Reports < 0 || o.Reports > 1<<30:
+		return fmt.Errorf("%d reports", o.Reports)
 	case o.UID < 0 || o.PID < 0 || int64(o.UID) > 1<<32-1:
 		return fmt.Errorf("uid %d, pid %d", o.UID, o.PID)
 	}

@@ -143,7 +143,7 @@ func (v View) collect(sel Selection, c *collector) (failed []error) {
 		if err == nil && v.logs(m, &sel) {
 			var attempts []spool.Attempt
 			if attempts, err = v.Spool.Attempts(m.ID); err == nil {
-				for _, e := range life(m, attempts) {
+				for _, e := range life(m, attempts, v.reports(m)) {
 					c.add(e)
 				}
 			}
@@ -168,6 +168,17 @@ func (v View) collect(sel Selection, c *collector) (failed []error) {
 		}
 	}
 	return failed
+}
+
+// reports are the reports about a message that are known still.
+func (v View) reports(m *spool.Message) []*spool.Message {
+	var list []*spool.Message
+	for _, id := range m.Reports {
+		if r, err := v.Spool.Message(id); err == nil { // else history has forgotten it
+			list = append(list, r)
+		}
+	}
+	return list
 }
 
 // logs reports whether the asker may see lines about m, and asked for them.
@@ -210,8 +221,9 @@ func (c *collector) newest() []Entry {
 	return c.entries
 }
 
-// life is what the runner's log said of a message, made again from its records.
-func life(m *spool.Message, attempts []spool.Attempt) []Entry {
+// life is what the runner's log said of a message, made again from its records and
+// those of the reports about it.
+func life(m *spool.Message, attempts []spool.Attempt, reports []*spool.Message) []Entry {
 	line := func(at time.Time, msg string, attrs ...any) Entry {
 		var r slog.Record
 		r.Add(attrs...)
@@ -224,6 +236,15 @@ func life(m *spool.Message, attempts []spool.Attempt) []Entry {
 	}
 	entries := []Entry{line(m.Arrived, "accepted", "from", m.Sender.String(), "rcpts", len(m.Recipients), "size", m.Size,
 		"via", string(m.Origin.Via), "uid", m.Origin.UID)}
+	if n := m.Origin.Reports; n > 0 && len(m.Recipients) > 0 {
+		entries = append(entries, line(m.Arrived, "digest", "to", m.Recipients[0].Address.String(), "size", m.Size, "reports", n))
+	}
+	for _, r := range reports {
+		if len(r.Recipients) > 0 {
+			entries = append(entries, line(r.Arrived, "report", "report", r.ID.String(), "action", r.Origin.Action,
+				"to", r.Recipients[0].Address.String(), "size", r.Size, "gathered", r.Gathered != nil))
+		}
+	}
 	last := m.Arrived
 	counts, attempted := make(map[int]int), make(map[int]spool.Reply)
 	for _, a := range attempts {
@@ -345,7 +366,7 @@ func (e *Entry) key() string {
 	}
 	k := e.ID.String() + e.Msg
 	for _, a := range e.Attrs {
-		if a.Key == "rcpt" || a.Key == "n" {
+		if a.Key == "rcpt" || a.Key == "n" || a.Key == "report" {
 			k += " " + cmp.Or(a.Value.String(), "-")
 		}
 	}

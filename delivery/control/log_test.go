@@ -15,6 +15,7 @@ import (
 
 	"postino/delivery/control"
 	"postino/spool"
+	"postino/spool/address"
 )
 
 // lines are the entries of a list, as "ID msg rcpt status".
@@ -98,6 +99,63 @@ func TestLogTellsTheWholeLifeInTheOrderOfTime(t *testing.T) {
 			t.Errorf("uid 33 is told %q", line)
 		}
 	}
+}
+
+// The log made from the spool has the reports and digests that the runner's had.
+func TestLogHasReportsAndDigests(t *testing.T) {
+	w := newWorld(t, control.Options{Owner: os.Geteuid()})
+	id := w.add(t, 33, "one", nil)
+	draft, err := w.spool.NewReportDraft()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := draft.Write([]byte("Subject: x\r\n\r\nsorry\r\n")); err != nil {
+		t.Fatal(err)
+	}
+	ann, err := address.Parse("ann@from.test")
+	if err != nil {
+		t.Fatal(err)
+	}
+	report := &spool.Report{Draft: draft, About: []int{0}, Message: &spool.Message{
+		Arrived: time.Now(), Recipients: []spool.Recipient{{Address: ann, Status: spool.Queued}},
+		Origin: spool.Origin{Via: spool.ViaDSN, UID: 33, Action: "failed"},
+	}}
+	failure := spool.Reply{Code: 550, Status: "5.1.1", Text: "nobody"}
+	if _, err := w.spool.Record(id, &spool.Attempt{At: time.Now(), Outcomes: []spool.Outcome{{Recipient: 0, Status: spool.Failed, Reply: failure}}}, report); err != nil {
+		t.Fatal(err)
+	}
+	digest := w.add(t, 33, "two", func(m *spool.Message) {
+		m.Origin.Via, m.Origin.Reports, m.Recipients = spool.ViaDSN, 7, m.Recipients[:1]
+	})
+	var got []string
+	for e, err := range w.client.Log(t.Context(), control.LogQuery{}) {
+		if err != nil {
+			t.Fatal(err)
+		}
+		if e.Msg == "report" || e.Msg == "digest" {
+			text := e.ID.String() + " " + e.Msg
+			for _, a := range e.Attrs {
+				text += " " + a.Key + "=" + a.Value.String()
+			}
+			got = append(got, text)
+		}
+	}
+	want := []string{
+		fmt.Sprintf("%s report report=%s action=failed to=ann@from.test size=%d gathered=false", id, report.Message.ID, report.Message.Size),
+		fmt.Sprintf("%s digest to=x@to.test size=%d reports=7", digest, mustMessage(t, w.spool, digest).Size),
+	}
+	if !slices.Equal(got, want) {
+		t.Errorf("got\n%s\nwant\n%s", strings.Join(got, "\n"), strings.Join(want, "\n"))
+	}
+}
+
+func mustMessage(t *testing.T, s *spool.Spool, id spool.ID) *spool.Message {
+	t.Helper()
+	m, err := s.Message(id)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return m
 }
 
 func TestMoreLinesThanMeantAreCounted(t *testing.T) {
