@@ -279,8 +279,8 @@ func TestTooManyConnectionsBeforeAnyWorks(t *testing.T) {
 			sends.Go(func() { want{"2", 250, "dot", ""}.check(t, send(t, p, one())[0]) })
 		}
 		sends.Wait()
-		if n := server.Connections(); n != 5 {
-			t.Errorf("%d connections, want 5", n)
+		if n := server.Connections(); n < 2 || n > 5 {
+			t.Errorf("%d connections, want some that are refused, and 5 at most", n)
 		}
 	})
 }
