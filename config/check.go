@@ -47,6 +47,12 @@ func (r *reader) check() {
 			r.failAt(keys{"metrics.listen"}, `%s is not an IP address and port: write one such as "127.0.0.1:9154"`, quote(text))
 		}
 	}
+	for i, name := range c.Metrics.Names {
+		if !isDomain(name) {
+			r.failAt(keys{"metrics.names"}, "%s is not a host name: %s", quote(name), domainForm)
+		}
+		c.Metrics.Names[i] = strings.ToLower(name)
+	}
 	if c.Relay != nil {
 		r.checkRelay("relay.", c.Relay)
 	}

@@ -203,6 +203,9 @@ type History struct {
 // alone.
 type Metrics struct {
 	Listen string
+	// Names are the host names that whoever scrapes may ask for, besides those of this
+	// machine, in lower case.
+	Names []string
 }
 
 // Log is the form of log lines and where they go.

@@ -103,7 +103,7 @@ func TestFullFileSetsEveryKey(t *testing.T) {
 		Limits:   Limits{Rate{200, time.Hour}, Rate{1000, time.Hour}, 50, map[string][]string{"33": {"@shop.example", "www-data"}, "*": {"*"}}, MailqAll},
 		SMTP:     SMTP{Listen: []string{"127.0.0.1:25", "[::1]:25"}},
 		DKIM:     []DKIM{{"example.com", "s1", "/etc/postino/dkim/s1.pem"}},
-		Metrics:  Metrics{"127.0.0.1:9154"},
+		Metrics:  Metrics{"127.0.0.1:9154", []string{"mail.metrics.example"}},
 		History:  History{14 * 24 * 60 * m, 1 << 30, 2 * 24 * 60 * m, 64 << 20},
 		Log:      Log{LogJSON, LogStderr},
 	}

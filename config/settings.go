@@ -76,6 +76,7 @@ func (c *Config) settings() []setting {
 	return append(list, []setting{
 		{key: "smtp.listen", dst: &c.SMTP.Listen},
 		{key: "metrics.listen", dst: &c.Metrics.Listen},
+		{key: "metrics.names", dst: &c.Metrics.Names},
 		{key: "history.keep", dst: &c.History.Keep},
 		{key: "history.max_size", dst: &c.History.MaxSize},
 		{key: "history.keep_failed", dst: &c.History.KeepFailed},

@@ -6,10 +6,14 @@ import (
 	"fmt"
 	"net"
 	"net/http"
+	"net/netip"
+	"slices"
+	"strings"
 	"time"
 
 	"golang.org/x/net/netutil"
 
+	"postino/config"
 	"postino/delivery/control"
 )
 
@@ -24,7 +28,7 @@ const (
 )
 
 // serveMetrics answers GET /metrics on a TCP address, and nothing else. It asks for no
-// name and no password: the address says who may come. An empty address is no listener,
+// user and no password: the address says who may come. An empty address is no listener,
 // and a runner that was started for the moment has none.
 func (svc *service) serveMetrics(ctrl *control.Server) (end func(), err error) {
 	address := svc.config.Load().Metrics.Listen
@@ -37,7 +41,7 @@ func (svc *service) serveMetrics(ctrl *control.Server) (end func(), err error) {
 	}
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /metrics", ctrl.Scrape)
-	srv := &http.Server{Handler: mux, ReadTimeout: scrapeTimeout, WriteTimeout: scrapeTimeout, IdleTimeout: scrapeTimeout, MaxHeaderBytes: maxScrapeHeader}
+	srv := &http.Server{Handler: svc.ownNames(mux), ReadTimeout: scrapeTimeout, WriteTimeout: scrapeTimeout, IdleTimeout: scrapeTimeout, MaxHeaderBytes: maxScrapeHeader}
 	done := make(chan error, 1)
 	go func() { done <- srv.Serve(netutil.LimitListener(l, maxScrapes)) }()
 	svc.log.Info("metrics", "listen", l.Addr().String())
@@ -51,4 +55,33 @@ func (svc *service) serveMetrics(ctrl *control.Server) (end func(), err error) {
 			svc.log.Error("metrics", "err", err)
 		}
 	}, nil
+}
+
+// ownNames passes on requests for this machine. A page in a browser can have its own
+// name lead to the loopback, and read what it is answered (DNS rebinding); it cannot
+// have the browser ask for another name or for an address.
+func (svc *service) ownNames(h http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if !isOwn(r.Host, svc.config.Load()) {
+			http.Error(w, "this host has another name: see metrics.names", http.StatusMisdirectedRequest)
+			return
+		}
+		h.ServeHTTP(w, r)
+	})
+}
+
+// isOwn reports whether a request's host, with or without a port, is an address, or a
+// name of this machine: a name to scrape it by, localhost, or its hostname in full or
+// the first label of it. There is none in HTTP/1.0, which no browser speaks.
+func isOwn(host string, c *config.Config) bool {
+	if name, _, err := net.SplitHostPort(host); err == nil {
+		host = name
+	}
+	host = strings.ToLower(strings.TrimSuffix(strings.Trim(host, "[]"), "."))
+	if _, err := netip.ParseAddr(host); err == nil || host == "" {
+		return true
+	}
+	own := strings.ToLower(c.Hostname)
+	short, _, _ := strings.Cut(own, ".")
+	return host == "localhost" || host == own || host == short || slices.Contains(c.Metrics.Names, host)
 }

@@ -2,7 +2,9 @@ package main
 
 import (
 	"bufio"
+	"bytes"
 	"fmt"
+	"io"
 	"net"
 	"net/http"
 	"os"
@@ -33,7 +35,7 @@ func TestScrapersAreFew(t *testing.T) {
 		idle = append(idle, dial())
 	}
 	late := dial()
-	fmt.Fprintf(late, "GET /metrics HTTP/1.1\r\nHost: x\r\n\r\n")
+	fmt.Fprintf(late, "GET /metrics HTTP/1.1\r\nHost: 127.0.0.7\r\n\r\n")
 	_ = late.SetReadDeadline(time.Now().Add(200 * time.Millisecond))
 	in := bufio.NewReader(late)
 	if line, err := in.Peek(1); err == nil {
@@ -46,4 +48,37 @@ func TestScrapersAreFew(t *testing.T) {
 		t.Fatalf("%+v, %v", resp, err)
 	}
 	resp.Body.Close()
+}
+
+// Metrics are told to whoever asks for this machine, by an address or by a name of its
+// own, and not to a page that had its own name lead here.
+func TestMetricsAreForRequestsToThisMachine(t *testing.T) {
+	p := newPlace(t)
+	const address = "127.0.0.7:19156"
+	text := fmt.Sprintf("hostname = \"Web1.example.com\"\n[metrics]\nlisten = %q\nnames = [\"mail.metrics.example\"]\n", address)
+	if err := os.WriteFile(p.config, []byte(text), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	p.start(t, 0)
+	for host, want := range map[string]int{
+		address: 200, "127.0.0.7": 200, "[::1]:19156": 200, "[::1]": 200, "192.0.2.1": 200,
+		"localhost": 200, "localhost:19156": 200, "LOCALHOST.": 200, "web1.example.com:19156": 200, "web1": 200, "Mail.Metrics.Example": 200,
+		"evil.example": 421, "evil.example:19156": 421, "127.0.0.7.evil.example": 421, "localhost.evil.example": 421,
+		"web1.evil.example": 421, "metrics.example": 421, "web2": 421,
+	} {
+		req, err := http.NewRequestWithContext(t.Context(), http.MethodGet, "http://"+address+"/metrics", nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		req.Host = host
+		resp, err := http.DefaultClient.Do(req)
+		if err != nil {
+			t.Fatal(err)
+		}
+		body, err := io.ReadAll(resp.Body)
+		resp.Body.Close()
+		if err != nil || resp.StatusCode != want || (want == 200) != bytes.Contains(body, []byte("postino_")) {
+			t.Errorf("%s: %v, want %d; %v\n%.200s", host, resp.Status, want, err, body)
+		}
+	}
 }
