@@ -11,6 +11,7 @@ import (
 // boot has systemd be the first process of the machine, which runs the script as a unit
 // once it has started.
 const boot = `
+mount --make-rshared / # as it is on a machine: units have namespaces of their own
 umount -R /dev
 mount -t tmpfs -o mode=755 tmpfs /dev
 for device in null:1:3 zero:1:5 full:1:7 random:1:8 urandom:1:9 tty:5:0; do
@@ -98,6 +99,21 @@ grep -E '^(Cap|NoNewPrivs|Seccomp:|Uid)' /proc/$(pid)/status
 `+upgraded+`
 systemctl show -p StatusText postino
 systemctl reload postino
+
+# A password that root alone can read.
+printf '[relay]\nhost = "127.0.0.1"\nport = 1\nusername = "web"\ncredential = "relay"\n' >>/etc/postino/postino.toml
+systemctl reload postino
+postino doctor | grep conf.secret
+install -m 600 /dev/stdin /etc/postino/relay.pass <<'end'
+secret
+end
+printf '[Service]\nLoadCredential=relay:/etc/postino/relay.pass\n' >/etc/systemd/system/postino.service.d/relay.conf
+systemctl daemon-reload
+systemctl restart postino
+postino doctor | grep conf.secret
+cat /run/credentials/postino.service/relay
+setpriv --reuid=65534 --regid=65534 --clear-groups cat /run/credentials/postino.service/relay && exit 1
+
 old=$(pid)
 kill -KILL $old
 await another $old
@@ -108,6 +124,7 @@ echo "restarts: $(systemctl show -P NRestarts postino)"
 [ $(systemctl show -P NRestarts postino) -ge 2 ] # more where the machine is too busy for that watchdog
 
 echo 'nonsense = 1' >>/etc/postino/postino.toml
+systemctl reload postino && exit 1
 systemctl restart postino && exit 1
 for n in $(seq 8); do send "wrong $n"; done
 systemctl show -p ActiveState postino.socket
@@ -119,8 +136,11 @@ systemctl stop postino.service
 send "starts it"
 postino trace "starts it" | sed -n 's/^  arrived.* by/started:/p'
 await sh -c '[ $(postino queue --json | wc -l) = $(($(cat /tmp/sent.* | paste -sd+ -) + 9)) ]'
+systemctl enable --now postino-mailbox.socket postino-program.socket
 ./install.sh --uninstall
 ended
+[ -z "$(systemctl --quiet --no-legend list-units --all 'postino*.socket')" ]
+find /etc/systemd -name '*postino*.socket'
 echo all is well
 `, "BOOT="+boot)
 	out, readErr := os.ReadFile(filepath.Join(m.shared, "out"))
@@ -130,7 +150,8 @@ echo all is well
 	}
 	allIsThere(t, string(out))
 	for _, want := range []string{"active\nactive\n", "CapEff:\t0000000000000000\n", "CapBnd:\t0000000000000000\n", "NoNewPrivs:\t1\n", "Seccomp:\t2\n",
-		"StatusText=mode hold, ", "ActiveState=failed\n", "started: socket from uid 65534", "all is well\n"} {
+		"StatusText=mode hold, ", "ActiveState=failed\n", "started: socket from uid 65534, sh ",
+		"fail  conf.secret     relay: credential: neither in CREDENTIALS_DIRECTORY nor in /run/credentials/postino.service is a \"relay\"", "ok    conf.secret     relay: there is a password\nsecret\n", "all is well\n"} {
 		if !strings.Contains(string(out), want) {
 			t.Errorf("no %q in:\n%s", want, out)
 		}

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"log/slog"
 	"os"
 	"os/exec"
@@ -140,13 +141,21 @@ func secretCommand(ctx context.Context, argv []string) (Secret, error) {
 	return secretText(argv[0], line)
 }
 
+// serviceCredentials is where systemd keeps those of postino.service while it runs, for
+// its user and root alone: commands that they call beside it have no variable.
+const serviceCredentials = "/run/credentials/postino.service"
+
 // secretCredential reads what systemd's LoadCredential= left for the service.
 func secretCredential(name string) (Secret, error) {
 	dir := os.Getenv("CREDENTIALS_DIRECTORY")
-	if dir == "" {
-		return "", fmt.Errorf("no CREDENTIALS_DIRECTORY to find %s in: give the service LoadCredential=%s:FILE", quote(name), name)
+	if dir != "" {
+		return secretFile(filepath.Join(dir, name))
 	}
-	return secretFile(filepath.Join(dir, name))
+	s, err := secretFile(filepath.Join(serviceCredentials, name))
+	if errors.Is(err, fs.ErrNotExist) {
+		return "", fmt.Errorf("neither in CREDENTIALS_DIRECTORY nor in %s is a %s: give the service LoadCredential=%s:FILE, and start it", serviceCredentials, quote(name), name)
+	}
+	return s, err
 }
 
 // secretText makes a Secret of the data that came from source. An empty one would

@@ -126,8 +126,8 @@ func (d *doctor) secrets(ctx context.Context) []finding {
 		switch {
 		case errors.Is(err, fs.ErrPermission) && !d.owner():
 			found = append(found, finding{check, skipped, r.name + ": only root and the runner's user can tell", "run it as root"})
-		case err != nil && r.relay.Credential != "" && os.Getenv("CREDENTIALS_DIRECTORY") == "":
-			found = append(found, finding{check, skipped, r.name + ": only the service has its credential", ""})
+		case err != nil && r.relay.Credential != "":
+			found = append(found, finding{check, failing, r.name + ": " + err.Error(), ""}) // it says what to do
 		case err != nil:
 			found = append(found, finding{check, failing, r.name + ": " + err.Error(), "make it readable for the runner's user, the owner of " + d.app.spool})
 		case r.relay.PasswordFile != "" && statErr == nil && info.Mode().Perm()&0o044 != 0 && info.Mode().Perm()&0o004 != 0:

@@ -59,7 +59,8 @@ func peer(c *net.UnixConn) (*unix.Ucred, error) {
 const maxShells = 3
 
 // caller names the program that called the front end with this pid. It is for
-// people to read; nothing is decided by it. What /proc does not show is left out.
+// people to read; nothing is decided by it. What /proc does not show is left out, and
+// a service manager above a shell: the shell then is what it started.
 func caller(pid int) (int, string) {
 	name := ""
 	for range maxShells + 1 {
@@ -67,7 +68,11 @@ func caller(pid int) (int, string) {
 		if parent <= 0 {
 			break
 		}
-		pid, name = parent, programOf(parent)
+		above := programOf(parent)
+		if name != "" && isManager(above) {
+			break
+		}
+		pid, name = parent, above
 		if !isShell(name) {
 			break
 		}
@@ -81,6 +86,14 @@ func caller(pid int) (int, string) {
 func isShell(name string) bool {
 	switch name {
 	case "sh", "dash", "bash", "ash", "ksh", "zsh":
+		return true
+	}
+	return false
+}
+
+func isManager(name string) bool {
+	switch name {
+	case "systemd", "init", "supervise-daemon", "runsv":
 		return true
 	}
 	return false
