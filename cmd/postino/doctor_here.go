@@ -71,6 +71,9 @@ func identify(path string) (real string, ours bool, err error) {
 // file looks at the configuration, which was read already.
 func (d *doctor) file(context.Context) []finding {
 	info, err := os.Stat(d.app.config)
+	if errors.Is(err, fs.ErrNotExist) && d.config.Relay != nil {
+		return []finding{{"conf.file", well, d.app.config + " is not there, and the environment names the smarthost", ""}}
+	}
 	if errors.Is(err, fs.ErrNotExist) {
 		return []finding{{"conf.file", warning, d.app.config + " is not there, the defaults hold: mail goes directly to the exchangers of its recipients", "postino setup makes one"}}
 	}
