@@ -75,6 +75,7 @@ build() {
 #	file PATH		there was none
 #	saved PATH SAVED	what was there has that name
 #	divert PATH SAVED	the same, and dpkg knows
+#	waiting N		so many messages were not delivered when the programs went
 #	dir, user, spool, service, alternative ...
 
 prefix=/usr/local binaries='' root=${DESTDIR-} service='' mta=yes dry='' purge='' made=' '
@@ -412,7 +413,14 @@ undo() {
 		[ "${2-}" != manual ] || run alternatives --set mta "$3"
 		;;
 	service) stop_service ;;
-	spool) if [ -n "$purge" ] || unused; then run rm -rf "$2"; else stays=$2; fi ;;
+	spool)
+		if [ -n "$purge" ] || unused; then
+			run rm -rf "$2"
+		else
+			stays=$2
+			[ "${undelivered:-0}" -eq 0 ] || record waiting "$undelivered"
+		fi
+		;;
 	user)
 		if ! id "$2" >/dev/null 2>&1; then
 			:
@@ -443,7 +451,10 @@ put_back() {
 
 # waiting is how many messages are not delivered yet.
 waiting() {
-	[ -x "$lib/postino" ] || return 0
+	if [ ! -x "$lib/postino" ]; then # taken away before, and the list has it
+		sed -n 's/^waiting //p' "$list"
+		return
+	fi
 	{ "$lib/postino" queue --json && find "$spool/drop" -type f; } | wc -l
 }
 
@@ -458,7 +469,7 @@ uninstall_all() {
 	[ -n "$dry" ] || [ "$(id -u)" -eq 0 ] || fail 'only root can do this; --dry-run shows what would be done'
 	undelivered=$(waiting)
 	if [ -n "$purge" ] && [ "${undelivered:-0}" -gt 0 ]; then
-		fail "$undelivered messages are not delivered yet: \"postino queue\" shows them, \"postino export\" takes them elsewhere, \"postino delete\" gives them up"
+		fail "$undelivered messages are not delivered yet: install postino again if it is gone; \"postino queue\" shows them, \"postino export\" takes them elsewhere, \"postino delete\" gives them up"
 	fi
 	title "taking away what is in $prefix"
 	make_room
