@@ -90,21 +90,21 @@ func (r *Runner) travel(ctx context.Context, s *spool.Spool, p *plan, m *spool.M
 	var all sync.WaitGroup
 	for i, l := range legs {
 		results[i] = m
-		if !r.gates.enter(l.hop, l.route.most()) {
-			out.busy = l.hop
+		if busy := r.enter(l); busy != "" {
+			out.busy = busy
 			continue
 		}
 		attempt := func() {
 			defer r.catch(s, m)
-			defer r.leave(l.hop)
+			defer r.leave(l)
 			results[i] = r.attemptLeg(ctx, s, p, m, l)
 		}
 		if l.offline = l.route.remote && r.network.isDown(); l.offline {
-			r.leave(l.hop)
+			r.leave(l)
 			continue
 		}
 		if why, again, shut := r.breakers.enter(l.way(), time.Now()); shut {
-			r.leave(l.hop)
+			r.leave(l)
 			waiting = append(waiting, wait{l, again})
 			results[i] = r.deferLeg(ctx, s, p, m, l, why, again)
 			continue
@@ -127,9 +127,32 @@ func (r *Runner) travel(ctx context.Context, s *spool.Spool, p *plan, m *spool.M
 	return out
 }
 
-// leave ends an attempt at a hop, and lets one that waited for it go on.
-func (r *Runner) leave(hop string) {
-	if j, ok := r.gates.leave(hop); ok {
+// enter begins an attempt, or names the gate that lets no more in now.
+func (r *Runner) enter(l *leg) (busy string) {
+	mailbox, most := l.mailbox()
+	if mailbox != "" && !r.gates.enter(mailbox, most) {
+		return mailbox
+	}
+	if r.gates.enter(l.hop, l.route.most()) {
+		return ""
+	}
+	if mailbox != "" {
+		r.leaveGate(mailbox)
+	}
+	return l.hop
+}
+
+// leave ends an attempt.
+func (r *Runner) leave(l *leg) {
+	r.leaveGate(l.hop)
+	if mailbox, _ := l.mailbox(); mailbox != "" {
+		r.leaveGate(mailbox)
+	}
+}
+
+// leaveGate lets one that waited there go on.
+func (r *Runner) leaveGate(name string) {
+	if j, ok := r.gates.leave(name); ok {
 		r.queue.back(j)
 	}
 }

@@ -24,17 +24,22 @@ func TestSingleMailArrivesAmongTheNextDespiteACampaign(t *testing.T) {
 		extensions []string
 		underWay   int
 		campaign   func(int, *spool.Message)
+		change     func(*config.Config)
 	}{
-		"that says so":      {one, connections, func(_ int, m *spool.Message) { m.Bulk = true }},
-		"that does not":     {one, connections, func(int, *spool.Message) {}},
-		"that failed once":  {one, connections, func(_ int, m *spool.Message) { m.Recipients[0].Status = spool.Deferred }},
-		"of two uids, both": {one, connections, func(i int, m *spool.Message) { m.Origin.UID, m.Bulk = 33+i%2, i%4 < 2 }},
-		"sent ahead":        {ahead, 32 * connections, func(int, *spool.Message) {}},
+		"that says so":      {one, connections, func(_ int, m *spool.Message) { m.Bulk = true }, nil},
+		"that does not":     {one, connections, func(int, *spool.Message) {}, nil},
+		"that failed once":  {one, connections, func(_ int, m *spool.Message) { m.Recipients[0].Status = spool.Deferred }, nil},
+		"of two uids, both": {one, connections, func(i int, m *spool.Message) { m.Origin.UID, m.Bulk = 33+i%2, i%4 < 2 }, nil},
+		"sent ahead":        {ahead, 32 * connections, func(int, *spool.Message) {}, nil},
+		// There are more attempts than the relay can have, for another route has some too.
+		"of another route": {one, connections, func(int, *spool.Message) {}, func(c *config.Config) {
+			c.Local.Deliver = config.LocalDelivery{Transport: config.Transport{Kind: config.ViaMaildir, Path: "/nonexistent/box"}}
+		}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			server := relaytest.New(t, relaytest.Options{Extensions: tt.extensions,
 				Rules: []relaytest.Rule{{At: "dot", Delay: 20 * time.Millisecond}}})
-			r := campaign(t, server, connections, tt.campaign)
+			r := campaign(t, server, connections, tt.campaign, tt.change)
 			// What the relay took before it knew the server.
 			for len(server.Messages()) < 25*connections {
 				time.Sleep(time.Millisecond)
@@ -56,7 +61,7 @@ func TestSingleMailArrivesAmongTheNextDespiteACampaign(t *testing.T) {
 }
 
 // campaign starts a runner that finds a campaign in its spool.
-func campaign(t *testing.T, server *relaytest.Server, connections int, change func(int, *spool.Message)) *rig {
+func campaign(t *testing.T, server *relaytest.Server, connections int, change func(int, *spool.Message), more ...func(*config.Config)) *rig {
 	t.Helper()
 	dir := t.TempDir()
 	s, err := spool.Open(dir, spool.Options{})
@@ -70,6 +75,11 @@ func campaign(t *testing.T, server *relaytest.Server, connections int, change fu
 	return start(t, dir, settings(server, func(c *config.Config) {
 		// For a new connection the relay takes more than one message at first.
 		c.Relay.MaxConnections, c.Relay.MessagesPerConnection = connections, 10_000
+		for _, set := range more {
+			if set != nil {
+				set(c)
+			}
+		}
 	}))
 }
 

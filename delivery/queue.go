@@ -46,9 +46,13 @@ const patience = 7
 type job struct {
 	id    spool.ID
 	force bool // attempt all unsettled recipients, due or not
-	heavy bool // not of the ordinary class
-	wakes int  // of the queue when it was taken
+	uid   uint32
+	class int
+	wakes int // of the queue when it was taken
 }
+
+// heavy reports whether it is not of the ordinary class.
+func (j job) heavy() bool { return j.class != ordinary }
 
 func newQueue() *queue {
 	q := &queue{changed: make(chan struct{}, 1)}
@@ -107,7 +111,7 @@ func (q *queue) take(now time.Time, light bool, limit time.Duration) (j job, wai
 	}
 	n := q.classes[c].pop()
 	it := q.items.at(n)
-	j = job{id: it.id, force: it.flags&force != 0, heavy: c != ordinary, wakes: q.wakes}
+	j = job{id: it.id, force: it.flags&force != 0, uid: it.uid, class: c, wakes: q.wakes}
 	it.flags &^= waits
 	it.take()
 	return j, 0, true

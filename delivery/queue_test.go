@@ -225,8 +225,8 @@ func TestClassesAreServedInOrderAndNoneStarves(t *testing.T) {
 		j := q.next()
 		k := kind[j.id]
 		served[k]++
-		if j.heavy != (k != 0) {
-			t.Fatalf("heavy = %v of %+v", j.heavy, kinds[k])
+		if j.heavy() != (k != 0) {
+			t.Fatalf("heavy = %v of %+v", j.heavy(), kinds[k])
 		}
 		q.done(j, nil, false)
 		kind[arrive(q, &id, kinds[k]).ID] = k // it never ends
@@ -253,7 +253,7 @@ func TestReservedAttemptIsForOrdinaryMail(t *testing.T) {
 		arrive(q, &id, spool.Entry{Large: true})
 	}
 	want := arrive(q, &id, spool.Entry{UID: 7})
-	if j, _, ok := q.take(time.Now(), true, time.Minute); !ok || j.id != want.ID || j.heavy {
+	if j, _, ok := q.take(time.Now(), true, time.Minute); !ok || j.id != want.ID || j.heavy() {
 		t.Errorf("took %+v", j)
 	}
 	if j, wait, ok := q.take(time.Now(), true, time.Minute); ok || wait != time.Minute {

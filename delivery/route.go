@@ -1,6 +1,7 @@
 package delivery
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -55,6 +56,9 @@ func (r *route) most() int {
 
 // localAttempts is how many attempts run at a time where no server is involved.
 const localAttempts = 4
+
+// severalMailboxes is how many of them may be for more than one mailbox.
+const severalMailboxes = localAttempts / 2
 
 // plan is a configuration in use: which way each recipient goes.
 type plan struct {
@@ -294,6 +298,21 @@ type leg struct {
 	about [][]int // for each recipient of the batch, those of the message it stands for
 	// offline: there is no network for it, so that nothing was attempted.
 	offline bool
+}
+
+// mailbox is the gate of the mailbox, or the program, that an attempt is for, and how many
+// it may have at a time; "" where it is for none. A mailbox is its user's, who may lock it
+// or let a program sleep, and then there are attempts left for the others.
+func (l *leg) mailbox() (gate string, most int) {
+	switch to := l.batch.Recipients; {
+	case !l.route.unsigned:
+		return "", 0
+	case len(to) > 1:
+		return l.hop + " for several", severalMailboxes
+	default:
+		rcpt := &l.batch.Message.Recipients[to[0]]
+		return l.hop + " for " + cmp.Or(rcpt.Target, strings.ToLower(rcpt.Address.String())), 1
+	}
 }
 
 // legs sorts the recipients to attempt by their next hop, in their order.

@@ -222,7 +222,7 @@ func (r *Runner) Run(ctx context.Context, s *spool.Spool) error {
 				break
 			}
 			running++
-			if j.heavy {
+			if j.heavy() {
 				heavy++
 			}
 			go func() {
@@ -244,7 +244,7 @@ func (r *Runner) Run(ctx context.Context, s *spool.Spool) error {
 			return s.FencedBy()
 		case j := <-finished:
 			running--
-			if j.heavy {
+			if j.heavy() {
 				heavy--
 			}
 		case <-r.queue.changed:
