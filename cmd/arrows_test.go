@@ -90,7 +90,7 @@ func libraries() map[string]struct {
 		"github.com/hanwen/go-fuse/v2": {"a file system in user space, which writes down what is done to it; in no program that is installed",
 			[]string{"cmd/durability/recordfs"}},
 		"golang.org/x/sys": {"system calls that package syscall lacks or has frozen",
-			[]string{"cmd/durability/guest", "cmd/durability/recordfs", "cmd/postino", "cmd/sendmail", "delivery/control", "spool", "spool/handoff", "spool/submit"}},
+			[]string{"cmd/durability/guest", "cmd/durability/recordfs", "cmd/postino", "cmd/sendmail", "delivery/control", "delivery/local", "spool", "spool/handoff", "spool/submit"}},
 	}
 }
 

@@ -50,3 +50,35 @@ func TestMailForThisMachineStaysOnIt(t *testing.T) {
 		t.Error(err)
 	}
 }
+
+// A user who keeps the own mailbox locked keeps nobody else from having mail, however
+// much of it there is.
+func TestMailboxThatIsLockedLeavesOthersAlone(t *testing.T) {
+	dir := t.TempDir()
+	locked, err := os.Create(filepath.Join(dir, "daemon.lock"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer locked.Close()
+	r := start(t, t.TempDir(), settings(relaytest.New(t, relaytest.Options{}), func(c *config.Config) {
+		c.Aliases.File = filepath.Join(dir, "none")
+		if err := c.Local.Deliver.UnmarshalText([]byte("mbox:" + dir + "/{user}")); err != nil {
+			t.Fatal(err)
+		}
+	}))
+	var stuck []spool.ID
+	for range 20 {
+		stuck = append(stuck, spooltest.Put(t, r.spool, content, "daemon@host.test"))
+		stuck = append(stuck, spooltest.Put(t, r.spool, content, "daemon@host.test", "bin@host.test"))
+	}
+	for range 4 {
+		r.wait(spooltest.Put(t, r.spool, content, "root@host.test"), settled)
+	}
+	if m, err := r.spool.Message(stuck[len(stuck)-1]); err != nil || m.Recipients[0].Status != spool.Queued {
+		t.Errorf("the others had to wait until it was given up: %+v, %v", m, err)
+	}
+	// What is under way need not be waited for.
+	if err := os.Remove(locked.Name()); err != nil {
+		t.Error(err)
+	}
+}

@@ -14,7 +14,6 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
-	"sync"
 	"syscall"
 
 	"postino/config"
@@ -26,7 +25,6 @@ import (
 type Store struct {
 	to   config.Transport
 	host string
-	mbox sync.Mutex // one mbox at a time: locks of fcntl are those of the process
 }
 
 // New returns a Store for a transport of kind ViaMaildir, ViaMbox or ViaPipe. Hostname is in the
@@ -68,8 +66,6 @@ func (s *Store) deliver(ctx context.Context, at place, l *letter) error {
 	}
 	defer root.Close()
 	if s.to.Kind == config.ViaMbox {
-		s.mbox.Lock()
-		defer s.mbox.Unlock()
 		return appendMbox(ctx, root, at.rest, mayMake(root, at.owner), l)
 	}
 	return writeMaildir(root, at.rest, l, s.host)

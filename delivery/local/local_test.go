@@ -8,6 +8,7 @@ import (
 	"os/user"
 	"path/filepath"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -159,6 +160,55 @@ func TestMboxKeepsMessagesApart(t *testing.T) {
 for m in mailbox.mbox(sys.argv[1], create=False): print(m.get_from(), m["subject"], m["delivered-to"])`, filepath.Join(dir, "box")).CombinedOutput()
 	if err != nil || strings.Count(string(out), "hi bob@host.test") != 2 {
 		t.Errorf("Python reads %s, %v", out, err)
+	}
+}
+
+// Who was killed with a mailbox locked leaves a lock that the next one knows for what it
+// is, and one of another kernel, or of another program, holds.
+func TestOwnLockIsNoLockAfterACrash(t *testing.T) {
+	t.Parallel()
+	boot, err := os.ReadFile("/proc/sys/kernel/random/boot_id")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for text, want := range map[string]string{
+		"postino " + string(boot): "2.0.0", "postino 0f0f0f0f-0000-4000-8000-000000000000\n": "4.2.0", "4711\n": "4.2.0", "": "4.2.0",
+	} {
+		dir := t.TempDir()
+		if err := os.WriteFile(filepath.Join(dir, "box.lock"), []byte(text), 0o444); err != nil {
+			t.Fatal(err)
+		}
+		wait := 10 * time.Second
+		if want != "2.0.0" {
+			wait = 50 * time.Millisecond
+		}
+		ctx, cancel := context.WithTimeout(context.Background(), wait)
+		defer cancel()
+		if got := statuses(store(t, "mbox:"+dir+"/box").Deliver(ctx, batch(t, 1, "bob@host.test"))); got != want {
+			t.Errorf("%q: %s, want %s", text, got, want)
+		}
+	}
+}
+
+// Many messages at a time come into one mbox one after the other.
+func TestMboxTakesManyMessagesAtATime(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	s := store(t, "mbox:"+dir+"/box")
+	var all sync.WaitGroup
+	for id := range spool.ID(10) {
+		all.Go(func() {
+			b := batch(t, id+1, "bob@host.test")
+			b.Message.Arrived = b.Message.Arrived.Add(time.Duration(id) * time.Minute)
+			if got := statuses(s.Deliver(context.Background(), b)); got != "2.0.0" {
+				t.Errorf("%d: %s", id, got)
+			}
+		})
+	}
+	all.Wait()
+	text, err := os.ReadFile(filepath.Join(dir, "box"))
+	if n := strings.Count(string(text), "\nReturn-Path: <ann@example.org>\nDelivered-To: bob@host.test\n"); err != nil || n != 10 || len(text)%10 != 0 {
+		t.Errorf("%d of 10 messages in %d octets, %v", n, len(text), err)
 	}
 }
 

@@ -12,6 +12,8 @@ import (
 	"strings"
 	"syscall"
 	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 const (
@@ -146,18 +148,21 @@ func (c *comparer) Write(p []byte) (int, error) {
 	return len(p), nil
 }
 
-// lockMbox locks a file as Debian does: fcntl(2) first, then a file beside it.
+// lockMbox locks a file as Debian does: fcntl(2) first, then a file beside it. The lock
+// of fcntl is the open file's and not the process's, which may have it open for another
+// message.
 func lockMbox(ctx context.Context, f *os.File, base *os.Root, dot string) (unlock func(), err error) {
 	ctx, cancel := context.WithTimeout(ctx, lockWait)
 	defer cancel()
+	mark := lockMark()
 	for {
-		err := syscall.FcntlFlock(f.Fd(), syscall.F_SETLK, &syscall.Flock_t{Type: syscall.F_WRLCK})
+		err := unix.FcntlFlock(f.Fd(), unix.F_OFD_SETLK, &unix.Flock_t{Type: unix.F_WRLCK})
 		if err == nil {
-			if err = dotLock(base, dot); err == nil {
+			if err = dotLock(base, dot, mark); err == nil {
 				return func() { _ = base.Remove(dot) }, nil // fcntl's goes when f is closed
 			}
 			// Who locks in the other order waits for us, and we must not for them.
-			_ = syscall.FcntlFlock(f.Fd(), syscall.F_SETLK, &syscall.Flock_t{Type: syscall.F_UNLCK})
+			_ = unix.FcntlFlock(f.Fd(), unix.F_OFD_SETLK, &unix.Flock_t{Type: unix.F_UNLCK})
 		}
 		if !errors.Is(err, fs.ErrExist) && !errors.Is(err, syscall.EAGAIN) && !errors.Is(err, syscall.EACCES) {
 			return nil, fmt.Errorf("lock %s: %w", f.Name(), err)
@@ -170,14 +175,39 @@ func lockMbox(ctx context.Context, f *os.File, base *os.Root, dot string) (unloc
 	}
 }
 
-func dotLock(base *os.Root, path string) error {
+// lockMark is what our lock files hold: that they are ours, and of this kernel since it
+// was booted. It is empty where that cannot be told.
+func lockMark() string {
+	boot, err := os.ReadFile("/proc/sys/kernel/random/boot_id")
+	if err != nil {
+		return ""
+	}
+	return "postino " + string(boot)
+}
+
+// dotLock makes a lock file. One that is there is taken for left behind when it is old,
+// or when it is ours: as long as we have one we have the lock of fcntl, which the caller
+// has now, so that whoever made it was killed.
+func dotLock(base *os.Root, path, mark string) error {
 	info, err := base.Lstat(path)
-	if err == nil && time.Since(info.ModTime()) > staleLock {
+	if err == nil && (time.Since(info.ModTime()) > staleLock || mark != "" && holds(base, path, mark)) {
 		_ = base.Remove(path) // where that fails the next line says so
 	}
 	f, err := base.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o444)
 	if err != nil {
 		return err
 	}
+	_, _ = f.WriteString(mark) // without it the file is a lock all the same
 	return f.Close()
+}
+
+// holds reports whether the text is all that is in a file.
+func holds(base *os.Root, path, text string) bool {
+	f, err := base.OpenFile(path, os.O_RDONLY|syscall.O_NONBLOCK|syscall.O_NOFOLLOW, 0)
+	if err != nil {
+		return false
+	}
+	defer f.Close()
+	got, err := io.ReadAll(io.LimitReader(f, int64(len(text))+1))
+	return err == nil && string(got) == text
 }

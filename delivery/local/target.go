@@ -13,7 +13,6 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
-	"sync"
 	"syscall"
 	"time"
 
@@ -24,7 +23,6 @@ import (
 // of a recipient. It may be used by many goroutines.
 type Targets struct {
 	as, helper, host string
-	mbox             sync.Mutex // see Store
 }
 
 // NewTargets returns a Targets that runs and writes as a user. With helper, a socket, it
@@ -133,8 +131,6 @@ func (t *Targets) write(ctx context.Context, path string, l *letter) error {
 	if strings.HasSuffix(path, "/") {
 		return writeMaildir(root, base, l, t.host)
 	}
-	t.mbox.Lock()
-	defer t.mbox.Unlock()
 	return appendMbox(ctx, root, base, true, l)
 }
 
