@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"postino/delivery/relay/relaytest"
 	"postino/spool/spooltest"
@@ -41,7 +42,7 @@ func TestFullDiskLosesNothing(t *testing.T) {
 				f.submit(2 << 10)
 			}
 			f.refused = 0
-			free := spooltest.Fill(t, b.spool)
+			free, began := spooltest.Fill(t, b.spool), time.Now()
 			for range 50 { // as many as fit into what is free inside the file
 				f.submit(60 << 10)
 			}
@@ -50,6 +51,9 @@ func TestFullDiskLosesNothing(t *testing.T) {
 			}
 			f.submit(1 << 20)
 			f.refusesByProtocol()
+			if n := b.log.count("no room: not accepted"); n == 0 || n > 2+int(time.Since(began)/time.Minute) {
+				t.Errorf("%d lines about %d messages", n, f.refused)
+			}
 			f.warns(tt.kind == "tmpfs")
 
 			// Each outcome is recorded, which takes more room than is free in the file.

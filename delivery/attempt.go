@@ -60,7 +60,11 @@ func (r *Runner) attempt(ctx context.Context, s *spool.Spool, it job) (out resul
 
 // notYet leaves a message alone for a while, since its attempt could not begin.
 func (r *Runner) notYet(it job, err error) *spool.Message {
-	r.log.Error("attempt not begun", "id", it.id, "err", err)
+	say := r.log.Error
+	if errors.Is(err, spool.ErrNoSpace) {
+		say = r.often.Error // of many messages, as long as the disk is full
+	}
+	say("attempt not begun", "id", it.id, "err", err)
 	return &spool.Message{ID: it.id, Recipients: []spool.Recipient{{Status: spool.Queued, Next: time.Now().Add(lookAnyway)}}}
 }
 
@@ -245,7 +249,7 @@ func (r *Runner) record(ctx context.Context, s *spool.Spool, c *config.Config, m
 	after, err := r.recordOnce(s, c, m, a)
 	for errors.Is(err, spool.ErrNoSpace) && ctx.Err() == nil {
 		// To forget the outcome would be to send the message twice: wait for room.
-		r.log.Error("attempt not recorded yet", "id", m.ID, "err", err)
+		r.often.Error("attempt not recorded yet", "id", m.ID, "err", err)
 		select {
 		case <-ctx.Done():
 		case <-time.After(recordAgain):

@@ -15,6 +15,7 @@ import (
 	"postino/delivery/tlspolicy"
 	"postino/spool"
 	"postino/spool/address"
+	"postino/spool/warnings"
 )
 
 const (
@@ -38,6 +39,7 @@ const (
 // its Queued, give that to Run.
 type Runner struct {
 	log      *slog.Logger
+	often    *warnings.Log // what a full disk says of many messages
 	queue    *queue
 	gates    gates
 	breakers breakers     // they outlive a plan
@@ -60,7 +62,7 @@ type Runner struct {
 
 // New returns a Runner with that configuration.
 func New(c *config.Config, log *slog.Logger) (*Runner, error) {
-	r := &Runner{log: log, queue: newQueue(), policies: new(tlspolicy.Store), tokens: oauth.New(""), alive: make(chan struct{}), tooMuch: make(chan struct{}, 1), breakers: breakers{log: log}, network: network{log: log}}
+	r := &Runner{log: log, often: warnings.New(log), queue: newQueue(), policies: new(tlspolicy.Store), tokens: oauth.New(""), alive: make(chan struct{}), tooMuch: make(chan struct{}, 1), breakers: breakers{log: log}, network: network{log: log}}
 	r.policies.Warn = func(domain string, err error) { log.Warn("policy", "domain", domain, "err", err) }
 	r.tokens.Warn = func(username string, err error) {
 		log.Warn("access token not refreshed", "username", username, "err", err)

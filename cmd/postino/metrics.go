@@ -15,6 +15,7 @@ import (
 
 	"postino/config"
 	"postino/delivery/control"
+	"postino/spool/warnings"
 )
 
 const (
@@ -41,7 +42,8 @@ func (svc *service) serveMetrics(ctrl *control.Server) (end func(), err error) {
 	}
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /metrics", ctrl.Scrape)
-	srv := &http.Server{Handler: svc.ownNames(mux), ReadTimeout: scrapeTimeout, WriteTimeout: scrapeTimeout, IdleTimeout: scrapeTimeout, MaxHeaderBytes: maxScrapeHeader}
+	srv := &http.Server{Handler: svc.ownNames(mux), ReadTimeout: scrapeTimeout, WriteTimeout: scrapeTimeout, IdleTimeout: scrapeTimeout, MaxHeaderBytes: maxScrapeHeader,
+		ErrorLog: warnings.New(svc.log).Logger("metrics")}
 	done := make(chan error, 1)
 	go func() { done <- srv.Serve(netutil.LimitListener(l, maxScrapes)) }()
 	svc.log.Info("metrics", "listen", l.Addr().String())

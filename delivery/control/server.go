@@ -12,6 +12,7 @@ import (
 
 	"postino/delivery"
 	"postino/spool"
+	"postino/spool/warnings"
 )
 
 const (
@@ -90,7 +91,7 @@ func NewServer(o Options) *Server {
 		WriteTimeout:      ioTimeout,
 		IdleTimeout:       idleTimeout,
 		MaxHeaderBytes:    maxHeader,
-		ErrorLog:          slog.NewLogLogger(o.Log.Handler(), slog.LevelWarn),
+		ErrorLog:          warnings.New(o.Log).Logger("control socket"),
 		ConnContext: func(ctx context.Context, c net.Conn) context.Context {
 			return context.WithValue(ctx, peerKey{}, c.(*visitor).peer)
 		},

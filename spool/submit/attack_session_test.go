@@ -251,3 +251,32 @@ func FuzzDropFile(f *testing.F) {
 		}
 	})
 }
+
+// Connections that are gone before the kernel is asked whose they are fill no log.
+func TestConnectionsOfNobodyAreOneLine(t *testing.T) {
+	r := newRig(t)
+	l, err := net.ListenTCP("tcp", &net.TCPAddr{IP: net.IPv4(127, 0, 0, 1)})
+	must(t, err)
+	const many = 50 // fewer than wait in a listener
+	for range many {
+		c, err := net.DialTCP("tcp", nil, l.Addr().(*net.TCPAddr))
+		must(t, err)
+		must(t, c.SetLinger(0)) // a reset leaves no socket
+		must(t, c.Close())
+	}
+	done := make(chan error, 1)
+	go func() { done <- r.srv.ServeTCP(l) }()
+	c, err := net.Dial("tcp", l.Addr().String()) // behind them in line
+	must(t, err)
+	defer c.Close()
+	must(t, c.SetDeadline(time.Now().Add(20*time.Second)))
+	if line, err := bufio.NewReader(c).ReadString('\n'); err != nil || !strings.HasPrefix(line, "220 ") {
+		t.Fatalf("%q, %v", line, err)
+	}
+	if n := strings.Count(r.log.String(), "connection refused"); n != 1 {
+		t.Errorf("%d lines about %d connections:\n%s", n, many, r.log)
+	}
+	c.Close()
+	l.Close()
+	must(t, <-done)
+}

@@ -60,7 +60,7 @@ func (srv *Server) Drops(ctx context.Context) error {
 	for {
 		began, before := time.Now(), d.taken.Load()
 		if err := d.scan(ctx); err != nil {
-			srv.log.Error("drop directory not read", "err", err)
+			srv.often.Error("drop directory not read", "err", err)
 		}
 		rest := time.Duration(0)
 		if d.taken.Load() == before {
@@ -129,7 +129,7 @@ type dropDir struct {
 }
 
 func newDropDir(srv *Server) *dropDir {
-	return &dropDir{srv: srv, path: filepath.Join(srv.spool.Dir(), spool.DropDir), left: leftFiles{log: srv.log}}
+	return &dropDir{srv: srv, path: filepath.Join(srv.spool.Dir(), spool.DropDir), left: leftFiles{log: srv.log, often: srv.often}}
 }
 
 func (d *dropDir) scan(ctx context.Context) error {
@@ -195,11 +195,11 @@ func (d *dropDir) isDrop(e fs.DirEntry, sweep bool) bool {
 	return false
 }
 
-// waits reports whether there is no room to take anything in, and says so once.
+// waits reports whether there is no room to take anything in, and says so when that begins.
 func (d *dropDir) waits() bool {
 	err := d.srv.spool.Room()
 	if err != nil && !d.full {
-		d.srv.log.Warn("drop files wait", "err", err)
+		d.srv.often.Warn("drop files wait", "err", err)
 	}
 	d.full = err != nil
 	return d.full

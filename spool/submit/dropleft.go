@@ -6,11 +6,12 @@ import (
 	"time"
 
 	"postino/spool"
+	"postino/spool/warnings"
 )
 
 const (
 	// maxLeft is how many files are remembered that are left in drop/, and maxReports
-	// how many are named in the log after one look: anybody may make many.
+	// how many are named in the log within a minute: anybody may make many.
 	maxLeft    = 10_000
 	maxReports = 20
 	// minLater and maxLater bound how long a file that was read in vain is left alone;
@@ -23,11 +24,14 @@ const (
 // which of them wait.
 type leftFiles struct {
 	log   *slog.Logger
+	often *warnings.Log // for what is not named
 	files map[string]*leftFile
 	look  int // counts the looks at the directory
 
-	named, unnamed int // what this look found: told, and only counted
-	told           int // the most that was only counted and told of
+	since   time.Time // the minute that named is of
+	named   int       // how many were
+	unnamed int       // how many of those that stay this look found and did not name
+	told    int       // the most of these that was told
 }
 
 type leftFile struct {
@@ -39,7 +43,10 @@ type leftFile struct {
 // begin begins a look.
 func (l *leftFiles) begin() {
 	l.look++
-	l.named, l.unnamed = 0, 0
+	l.unnamed = 0
+	if now := time.Now(); now.Sub(l.since) >= warnings.Interval {
+		l.since, l.named = now, 0
+	}
 }
 
 // waits reports whether a file is to be left alone for now.
@@ -59,20 +66,22 @@ func (l *leftFiles) note(name string, err error) {
 	case err == nil:
 	case errors.As(err, &aside):
 		// It is not seen again.
-		if l.report() {
-			l.log.Warn("drop file rejected", "file", spool.CleanText(name), "uid", aside.uid, "err", err)
+		say, msg := l.often.Warn, "more drop files rejected"
+		if l.names() {
+			say, msg = l.log.Warn, "drop file rejected"
 		}
-	case l.keep(name, err):
-		if l.report() {
-			l.log.Warn("drop file left", "file", spool.CleanText(name), "err", err)
-		}
+		say(msg, "file", spool.CleanText(name), "uid", aside.uid, "err", err)
+	case !l.keep(name, err):
+	case l.names():
+		l.log.Warn("drop file left", "file", spool.CleanText(name), "err", err)
+	default:
+		l.unnamed++
 	}
 }
 
-// report reports whether one more line may be logged.
-func (l *leftFiles) report() bool {
+// names reports whether one more file may be named, and counts it.
+func (l *leftFiles) names() bool {
 	if l.named >= maxReports {
-		l.unnamed++
 		return false
 	}
 	l.named++
@@ -111,6 +120,6 @@ func (l *leftFiles) end() {
 	}
 	if l.unnamed > 2*l.told {
 		l.told = l.unnamed
-		l.log.Warn("more drop files left or rejected", "count", l.unnamed)
+		l.often.Warn("more drop files left", "count", l.unnamed)
 	}
 }

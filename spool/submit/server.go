@@ -17,6 +17,7 @@ import (
 	"github.com/emersion/go-smtp"
 
 	"postino/spool"
+	"postino/spool/warnings"
 )
 
 // Policy is what the configuration says about submissions.
@@ -45,6 +46,7 @@ type Server struct {
 	policy atomic.Pointer[Policy]
 	limits atomic.Pointer[limits]
 	log    *slog.Logger
+	often  *warnings.Log // what clients can cause at will
 	smtp   *smtp.Server
 	drops  *handover // carries drop files to smtp
 	crowd  *crowd    // of those who are connected
@@ -59,7 +61,7 @@ type Server struct {
 
 // New returns a Server that takes nothing yet: see Serve and Drops.
 func New(s *spool.Spool, p Policy, log *slog.Logger) *Server {
-	srv := &Server{spool: s, log: log, drops: newHandover(), crowd: newCrowd(), open: make(map[*conn]struct{})}
+	srv := &Server{spool: s, log: log, often: warnings.New(log), drops: newHandover(), crowd: newCrowd(), open: make(map[*conn]struct{})}
 	srv.places = places{max: maxPlaces, perUID: maxPlacesPerUID}
 	srv.large = places{max: 1, perUID: 1}
 	srv.SetPolicy(p)

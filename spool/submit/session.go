@@ -320,10 +320,11 @@ func (s *session) Data(r io.Reader) error {
 		if errors.Is(err, smtp.ErrDataReset) || errors.Is(err, io.ErrUnexpectedEOF) {
 			return err // the client went away; nobody reads the answer
 		}
-		s.srv.log.Error("not accepted", "uid", s.conn.origin.UID, "err", err)
 		if errors.Is(err, spool.ErrNoSpace) {
+			s.srv.often.Error("no room: not accepted", "uid", s.conn.origin.UID, "err", err)
 			return noRoom()
 		}
+		s.srv.often.Error("not accepted", "uid", s.conn.origin.UID, "err", err)
 		return refuse(451, smtp.EnhancedCode{4, 3, 0}, "the message could not be stored")
 	}
 	s.conn.committed = id

@@ -40,7 +40,7 @@ func (l *tcpListener) Accept() (net.Conn, error) {
 		}
 		uid, err := ownerOf(c)
 		if err != nil {
-			l.srv.log.Warn("connection refused", "from", c.RemoteAddr(), "err", err)
+			l.srv.often.Warn("connection refused", "from", c.RemoteAddr(), "err", err)
 			c.Close()
 			continue
 		}
