@@ -49,18 +49,19 @@ func arrows() map[string]struct {
 		"delivery/tlspolicy": {1, []string{"delivery/dns"}},
 
 		// For tests alone: nobody imports them but tests.
-		"cmd":                      {6, nil},
-		"spool/spooltest":          {3, []string{"spool", "spool/address"}},
-		"delivery/relay/relaytest": {0, nil},
-		"delivery/oauth/oauthtest": {0, nil},
-		"delivery/dns/dnstest":     {0, nil},
-		"cmd/durability":           {7, nil},
-		"cmd/durability/disk":      {0, nil},
-		"cmd/durability/guest":     {7, []string{"cmd/durability/oracle", "spool"}},
-		"cmd/durability/mutant":    {0, nil},
-		"cmd/durability/oracle":    {6, []string{"spool"}},
-		"cmd/durability/powercut":  {7, nil},
-		"cmd/durability/recordfs":  {6, []string{"cmd/durability/disk"}},
+		"cmd":                       {6, nil},
+		"spool/spooltest":           {3, []string{"spool", "spool/address"}},
+		"delivery/relay/relaytest":  {0, nil},
+		"delivery/relay/servertest": {0, nil},
+		"delivery/oauth/oauthtest":  {0, nil},
+		"delivery/dns/dnstest":      {0, nil},
+		"cmd/durability":            {7, nil},
+		"cmd/durability/disk":       {0, nil},
+		"cmd/durability/guest":      {7, []string{"cmd/durability/oracle", "spool"}},
+		"cmd/durability/mutant":     {0, nil},
+		"cmd/durability/oracle":     {6, []string{"spool"}},
+		"cmd/durability/powercut":   {7, nil},
+		"cmd/durability/recordfs":   {6, []string{"cmd/durability/disk"}},
 	}
 }
 

@@ -12,6 +12,8 @@ import (
 	"testing"
 	"time"
 
+	"postino/delivery/relay/servertest"
+
 	"golang.org/x/sys/unix"
 )
 
@@ -126,7 +128,7 @@ func TestRunnerListensOnNothingElse(t *testing.T) {
 	sockets := make(map[string]bool)
 	fds, err := filepath.Glob(fmt.Sprintf("/proc/%d/fd/*", r.cmd.Process.Pid))
 	if err != nil || len(fds) == 0 {
-		skip(t, "descriptors of a process of ours are not to be seen: %v", err)
+		servertest.Missing(t, "descriptors of a process of ours are not to be seen: %v", err)
 	}
 	for _, fd := range fds {
 		if link, err := os.Readlink(fd); err == nil && strings.HasPrefix(link, "socket:[") {

@@ -6,6 +6,8 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+
+	"postino/delivery/relay/servertest"
 )
 
 // boot has systemd be the first process of the machine, which runs the script as a unit
@@ -55,7 +57,7 @@ func ownCgroup(t *testing.T) *os.File {
 		}
 	}
 	if where == "" {
-		skip(t, "no control groups of version 2 are mounted")
+		servertest.Missing(t, "no control groups of version 2 are mounted")
 	}
 	own, err := os.ReadFile("/proc/self/cgroup")
 	if err != nil {

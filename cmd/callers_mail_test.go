@@ -9,6 +9,7 @@ import (
 	"testing"
 
 	"postino/delivery/relay/relaytest"
+	"postino/delivery/relay/servertest"
 )
 
 // trial is a box in which a caller calls, and the server that its mail goes to.
@@ -125,7 +126,7 @@ func TestGitSendEmailArrives(t *testing.T) {
 	needsRoot(t) // whose name it is that git leaves to sendmail
 	git := needs(t, "git", "git")
 	if _, err := os.Stat("/usr/lib/git-core/git-send-email"); err != nil {
-		skip(t, "%v: apt-get install git-email", err)
+		servertest.Missing(t, "%v: apt-get install git-email", err)
 	}
 	upAndDown(t, relaytest.Options{}, func(t *testing.T, b *trial) {
 		dir := b.patches()

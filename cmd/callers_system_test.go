@@ -12,6 +12,7 @@ import (
 	"testing"
 
 	"postino/delivery/relay/relaytest"
+	"postino/delivery/relay/servertest"
 	"postino/spool"
 	"postino/spool/spooltest"
 )
@@ -159,7 +160,7 @@ func TestSmartdsWarningArrives(t *testing.T) {
 	mailx := needs(t, "bsd-mailx", "bsd-mailx") // one of several that may be /usr/bin/mail
 	const script = "/usr/share/smartmontools/smartd_warning.sh"
 	if _, err := os.Stat(script); err != nil {
-		skip(t, "%v: apt-get install smartmontools", err)
+		servertest.Missing(t, "%v: apt-get install smartmontools", err)
 	}
 	upAndDown(t, relaytest.Options{}, func(t *testing.T, b *trial) {
 		cmd := b.asInstalled(`mount --bind "$1" /usr/bin/mail; exec "$2"`, mailx, script)
@@ -259,10 +260,10 @@ func TestCheckMailqCounts(t *testing.T) {
 	needsRoot(t)
 	const plugin = "/usr/lib/nagios/plugins/check_mailq"
 	if _, err := os.Stat(plugin); err != nil {
-		skip(t, "%v: apt-get install monitoring-plugins-standard", err)
+		servertest.Missing(t, "%v: apt-get install monitoring-plugins-standard", err)
 	}
 	needs(t, "mailq", "postfix") // it is a link to the sendmail that is ours here
-	b := newBox(t, relayTo(freePort(t))+"[retry]\nfirst = \"1h\"\nmax = \"1h\"\n")
+	b := newBox(t, relayTo(servertest.FreePort(t))+"[retry]\nfirst = \"1h\"\nmax = \"1h\"\n")
 	checkAs := func(uid int) result {
 		t.Helper()
 		return b.run(b.asInstalled(`
@@ -304,7 +305,7 @@ exec setpriv --reuid="$2" --regid="$2" --clear-groups "$3" -M postfix -w 2 -c 4
 func TestTenThousandMessagesAreListed(t *testing.T) {
 	t.Parallel()
 	const n = 10_000
-	b := newBox(t, "mode = \"hold\"\n"+relayTo(freePort(t)))
+	b := newBox(t, "mode = \"hold\"\n"+relayTo(servertest.FreePort(t)))
 	fill(t, b.spool, n)
 	check := func(state string) {
 		t.Helper()

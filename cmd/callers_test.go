@@ -14,6 +14,7 @@ import (
 	"testing"
 
 	"postino/delivery/relay/relaytest"
+	"postino/delivery/relay/servertest"
 )
 
 // The letter that each library is asked to send, by a script of its own language.
@@ -71,7 +72,7 @@ func (l *library) command(b *box, subject, extra string) *exec.Cmd {
 func needsFile(t *testing.T, path, pkg string) {
 	t.Helper()
 	if _, err := os.Stat(path); err != nil {
-		skip(t, "%v: apt-get install %s", err, pkg)
+		servertest.Missing(t, "%v: apt-get install %s", err, pkg)
 	}
 }
 

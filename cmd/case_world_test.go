@@ -13,6 +13,7 @@ import (
 
 	"postino/delivery/dns/dnstest"
 	"postino/delivery/relay/relaytest"
+	"postino/delivery/relay/servertest"
 )
 
 // secret is the password of the cases.
@@ -36,7 +37,7 @@ type world struct {
 
 // newWorld makes what is given.
 func newWorld(t *testing.T, s *story, number int) *world {
-	w := &world{box: newBox(t, ""), story: s, number: number, port: freePort(t), servers: map[string]*relaytest.Server{}, heard: map[string]int{}}
+	w := &world{box: newBox(t, ""), story: s, number: number, port: servertest.FreePort(t), servers: map[string]*relaytest.Server{}, heard: map[string]int{}}
 	w.sockets = filepath.Join(w.dir, "sockets")
 	if err := os.Mkdir(w.sockets, 0o755); err != nil {
 		t.Fatal(err)

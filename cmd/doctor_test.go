@@ -13,6 +13,7 @@ import (
 
 	"postino/delivery/dns/dnstest"
 	"postino/delivery/relay/relaytest"
+	"postino/delivery/relay/servertest"
 )
 
 type finding struct{ Check, Status, Found, Remedy string }
@@ -141,7 +142,7 @@ func TestDoctorFindsWhatIsWrongWithASmarthost(t *testing.T) {
 	b.wantFound(got, "conf.secret", "fail", "everybody can read the password")
 	b.wantFound(got, "relay", "fail", "535 ")
 
-	closed := freePort(t)
+	closed := servertest.FreePort(t)
 	configure(closed)
 	b.wantFound(b.examine(1), "relay", "fail", "cannot connect")
 	b.configure(fmt.Sprintf("[relay]\nhost = \"127.0.0.1\"\nport = %d\nca_file = %q\nusername = \"u\"\n[relay.oauth]\nprovider = \"google\"\nclient_id = \"x\"\n[mx]\nresolver = %q\n", s.Port(), s.CAFile(), names.Addr))

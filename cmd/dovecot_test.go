@@ -7,9 +7,11 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strconv"
 	"strings"
-	"syscall"
 	"testing"
+
+	"postino/delivery/relay/servertest"
 )
 
 // dovecot is a server by which mailboxes are read, started by hand. Its one user is
@@ -28,7 +30,7 @@ func startDovecot(t *testing.T, b *box) *dovecot {
 	for file, pkg := range map[string]string{"imap": "dovecot-imapd", "pop3": "dovecot-pop3d", "lmtp": "dovecot-lmtpd"} {
 		needsFile(t, "/usr/lib/dovecot/"+file, pkg)
 	}
-	d := &dovecot{imap: freePort(t), pop3: freePort(t), lmtp: filepath.Join(b.dir, "lmtp"), mail: filepath.Join(b.dir, "mail")}
+	d := &dovecot{imap: servertest.FreePort(t), pop3: servertest.FreePort(t), lmtp: filepath.Join(b.dir, "lmtp"), mail: filepath.Join(b.dir, "mail")}
 	root := filepath.Join(d.mail, "root")
 	for _, dir := range []string{d.mail, root} {
 		if err := os.Mkdir(dir, 0o700); err != nil {
@@ -96,18 +98,8 @@ service lmtp {
 	if err := os.Chmod(filepath.Join(b.dir, "dovecot.log"), 0o666); err != nil { // dovecot-lda writes there too
 		t.Fatal(err)
 	}
-	cmd := exec.Command(needs(t, "dovecot", "dovecot-core"), "-F", "-c", conf)
-	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
-	if err := cmd.Start(); err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		_ = syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL)
-		_ = cmd.Wait()
-		if log, err := os.ReadFile(filepath.Join(b.dir, "dovecot.log")); err == nil && t.Failed() {
-			t.Logf("Dovecot says:\n%s", log)
-		}
-	})
+	ready := func() bool { return servertest.Listens("tcp", "127.0.0.1:"+strconv.Itoa(d.imap)) }
+	servertest.Daemon(t, filepath.Join(b.dir, "dovecot.log"), ready, needs(t, "dovecot", "dovecot-core"), "-F", "-c", conf)
 	return d
 }
 

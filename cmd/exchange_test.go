@@ -17,7 +17,6 @@ import (
 	"net"
 	"net/http"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"strconv"
 	"strings"
@@ -27,6 +26,7 @@ import (
 	"time"
 
 	"postino/delivery/dns/dnstest"
+	"postino/delivery/relay/servertest"
 )
 
 // exchange is the Internet as mail sees it, on the loopback: a signed zone, test., in
@@ -39,7 +39,7 @@ type exchange struct {
 	ca       string // file of the authority that the runner is to trust
 	keys     map[string]string
 	signer   *dnstest.Signer
-	unbound  *exec.Cmd
+	unbound  *os.Process
 
 	mu       sync.Mutex
 	policies map[string]string // guarded by mu: by domain
@@ -66,8 +66,8 @@ func newExchange(t *testing.T) *exchange {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { os.RemoveAll(dir) })
-	x := &exchange{t: t, dir: dir, port: freePort(t), signer: dnstest.NewSigner(t, "test."), policies: make(map[string]string), keys: make(map[string]string)}
-	x.resolver = net.JoinHostPort(resolverAddr, strconv.Itoa(freePort(t)))
+	x := &exchange{t: t, dir: dir, port: servertest.FreePort(t), signer: dnstest.NewSigner(t, "test."), policies: make(map[string]string), keys: make(map[string]string)}
+	x.resolver = net.JoinHostPort(resolverAddr, strconv.Itoa(servertest.FreePort(t)))
 	policyCert := x.certify()
 	x.startPostfix()
 	x.servePolicies(policyCert)
@@ -77,7 +77,7 @@ func newExchange(t *testing.T) *exchange {
 // write makes a file that everybody may read.
 func (x *exchange) write(name, text string) string {
 	x.t.Helper()
-	return writeBelow(x.t, x.dir, name, text)
+	return servertest.Write(x.t, x.dir, name, text)
 }
 
 // certify makes an authority and its certificates, in the files that Postfix reads,
@@ -147,81 +147,13 @@ func (x *exchange) startPostfix() {
 %[3]s:%[5]d inet n - n - - smtpd -o smtpd_tls_chain_files=%[6]s/expired.pem
 %[4]s:%[5]d inet n - n - - smtpd -o smtpd_tls_chain_files=%[6]s/other.pem
 `, mxGood, mxPlain, mxExpired, mxOther, x.port, x.dir)
-	x.write("etc/master.cf", listeners+`cleanup unix n - n - 0 cleanup
-qmgr unix n - n 300 1 qmgr
-tlsmgr unix - - n 1000? 1 tlsmgr
-rewrite unix - - n - - trivial-rewrite
-proxymap unix - - n - - proxymap
-bounce unix - - n - 0 bounce
-defer unix - - n - 0 bounce
-error unix - - n - - error
-virtual unix - n n - - virtual
-anvil unix - - n - 1 anvil
-postlog unix-dgram n - n - 1 postlogd
-`)
-	x.write("etc/main.cf", fmt.Sprintf(`compatibility_level = 3.6
-queue_directory = %[1]s/queue
-data_directory = %[1]s/data
-maillog_file_prefixes = %[1]s
-maillog_file = %[1]s/log
-inet_interfaces = 127.0.0.1
-inet_protocols = ipv4
-myhostname = mx.test
-mydestination =
-mynetworks = 127.0.0.0/8
-local_header_rewrite_clients =
+	x.write("domains", "/\\.test$/ ok\n")
+	servertest.Postfix(x.t, x.dir, listeners, fmt.Sprintf(`mynetworks = 127.0.0.0/8
 virtual_mailbox_domains = regexp:%[1]s/domains
-virtual_mailbox_base = %[1]s/mail
 virtual_mailbox_maps = static:box/
-virtual_uid_maps = static:65534
-virtual_gid_maps = static:65534
 smtpd_tls_security_level = may
 smtpd_tls_chain_files = %[1]s/good.pem
-`, x.dir))
-	x.write("domains", "/\\.test$/ ok\n")
-	for dir, user := range map[string]string{"queue/pid": "root", "data": "postfix", "mail": "nobody"} {
-		path := filepath.Join(x.dir, dir)
-		if err := os.MkdirAll(path, 0o755); err != nil {
-			x.t.Fatal(err)
-		}
-		if out, err := exec.Command("chown", user, path).CombinedOutput(); err != nil {
-			x.t.Fatalf("%v: %s", err, out)
-		}
-	}
-	etc := filepath.Join(x.dir, "etc")
-	if out, err := exec.Command("postfix", "-c", etc, "check").CombinedOutput(); err != nil {
-		said, _ := os.ReadFile(filepath.Join(x.dir, "log"))
-		x.t.Fatalf("postfix check: %v\n%s%s", err, out, said)
-	}
-	x.daemon(net.JoinHostPort(mxOther, strconv.Itoa(x.port)), "/usr/lib/postfix/sbin/master", "-c", etc, "-d")
-}
-
-// daemon starts a server in a process group of its own, that ends with the test, and
-// waits until it listens.
-func (x *exchange) daemon(address, path string, args ...string) *exec.Cmd {
-	x.t.Helper()
-	said := newLines()
-	cmd := exec.Command(path, args...)
-	cmd.Stdout, cmd.Stderr = said, said
-	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
-	if err := cmd.Start(); err != nil {
-		x.t.Fatal(err)
-	}
-	x.t.Cleanup(func() {
-		_ = syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL) // it may have ended
-		_ = cmd.Wait()
-		if x.t.Failed() {
-			x.t.Logf("%s says:\n%s", path, said)
-		}
-	})
-	poll(x.t, path+" listens", func() bool {
-		conn, err := net.Dial("tcp", address)
-		if err == nil {
-			conn.Close()
-		}
-		return err == nil
-	})
-	return cmd
+`, x.dir), func() bool { return servertest.Listens("tcp", net.JoinHostPort(mxOther, strconv.Itoa(x.port))) })
 }
 
 // names has the DNS say that, with signatures that do not fit for the broken ones.
@@ -254,16 +186,11 @@ auth-zone:
   fallback-enabled: no
 `, host, port, x.dir, zone, strings.ReplaceAll(x.signer.Anchor(), "\t", " ")))
 	if x.unbound != nil {
-		_ = syscall.Kill(-x.unbound.Process.Pid, syscall.SIGKILL)
+		_ = syscall.Kill(-x.unbound.Pid, syscall.SIGKILL)
 	}
-	poll(x.t, "the last resolver is gone", func() bool {
-		conn, err := net.Dial("tcp", x.resolver)
-		if err == nil {
-			conn.Close()
-		}
-		return err != nil
-	})
-	x.unbound = x.daemon(x.resolver, needs(x.t, "unbound", "unbound"), "-d", "-c", conf)
+	listens := func() bool { return servertest.Listens("tcp", x.resolver) }
+	poll(x.t, "the last resolver is gone", func() bool { return !listens() })
+	x.unbound = servertest.Daemon(x.t, filepath.Join(x.dir, "unbound.log"), listens, needs(x.t, "unbound", "unbound"), "-d", "-c", conf)
 }
 
 // servePolicies starts the policy host of all domains.

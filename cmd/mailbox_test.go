@@ -11,6 +11,8 @@ import (
 	"sync"
 	"syscall"
 	"testing"
+
+	"postino/delivery/relay/servertest"
 )
 
 // helper starts "postino mailbox serve" for each connection to a socket, as a service
@@ -69,7 +71,7 @@ func someUser(t *testing.T) (name string, uid, gid int) {
 	t.Helper()
 	u, err := user.Lookup("games")
 	if err != nil {
-		skip(t, "%v", err)
+		servertest.Missing(t, "%v", err)
 	}
 	uid, err = strconv.Atoi(u.Uid)
 	if err != nil {

@@ -10,6 +10,7 @@ import (
 	"testing"
 
 	"postino/delivery/relay/relaytest"
+	"postino/delivery/relay/servertest"
 )
 
 // encoded is how AUTH has a text on the wire, but for a few characters at its
@@ -57,7 +58,7 @@ func (b *box) inNamespace(script string, args ...string) *exec.Cmd {
 	needsRoot(b.t)
 	const system = "/usr/sbin/sendmail"
 	if _, err := os.Stat(system); err != nil {
-		skip(b.t, "%v: some package has to bring it: apt-get install postfix", err)
+		servertest.Missing(b.t, "%v: some package has to bring it: apt-get install postfix", err)
 	}
 	mount := "set -e\nmount --make-rprivate /\nmount --bind '" + b.front + "' " + system + "\n"
 	cmd := b.command("", "/bin/sh", append([]string{"-c", mount + script, "sh"}, args...)...)

@@ -11,6 +11,8 @@ import (
 	"path/filepath"
 	"testing"
 	"time"
+
+	"postino/delivery/relay/servertest"
 )
 
 // patience bounds every wait. It is far more than anything takes on a machine
@@ -84,7 +86,7 @@ func needs(t *testing.T, name, pkg string) string {
 			return path
 		}
 	}
-	skip(t, "%s is not installed: apt-get install %s", name, pkg)
+	servertest.Missing(t, "%s is not installed: apt-get install %s", name, pkg)
 	return ""
 }
 
@@ -92,14 +94,6 @@ func needs(t *testing.T, name, pkg string) string {
 func needsRoot(t *testing.T) {
 	t.Helper()
 	if os.Geteuid() != 0 {
-		skip(t, "only root can do this")
+		servertest.Missing(t, "only root can do this")
 	}
-}
-
-func skip(t *testing.T, format string, args ...any) {
-	t.Helper()
-	if os.Getenv("CI") == "true" {
-		t.Fatalf(format, args...)
-	}
-	t.Skipf(format, args...)
 }

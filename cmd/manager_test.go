@@ -9,6 +9,8 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"postino/delivery/relay/servertest"
 )
 
 // byActivation starts a runner as systemd does: the first submission finds a socket,
@@ -39,7 +41,7 @@ func (b *box) byActivation(t *testing.T, listen ...string) *runner {
 func TestSocketOfTheServiceManagerIsServed(t *testing.T) {
 	t.Parallel()
 	_, b := plainRelay(t)
-	port := freePort(t)
+	port := servertest.FreePort(t)
 	r := b.byActivation(t, "127.0.0.1:"+strconv.Itoa(port))
 	b.sendmail("Subject: before the runner\n\nhello\n", "-t", "-i", "alice@example.org")
 	b.log.await(t, "msg=finished")
@@ -71,8 +73,8 @@ func TestSocketOfTheServiceManagerIsServed(t *testing.T) {
 func TestUselessSocketOfTheServiceManagerIsRefused(t *testing.T) {
 	t.Parallel()
 	for listen, says := range map[string]string{
-		"0.0.0.0:" + strconv.Itoa(freePort(t)): "not of this machine's loopback",
-		"other":                                "want one unix socket",
+		"0.0.0.0:" + strconv.Itoa(servertest.FreePort(t)): "not of this machine's loopback",
+		"other": "want one unix socket",
 	} {
 		_, b := plainRelay(t)
 		if listen == "other" {

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"postino/delivery/relay/relaytest"
+	"postino/delivery/relay/servertest"
 )
 
 // A program that knows the text format reads the metrics, by HTTP and by command, and
@@ -18,7 +19,7 @@ func TestPrometheusReadsTheMetrics(t *testing.T) {
 	t.Parallel()
 	python := needs(t, "python3", "python3")
 	if exec.Command(python, "-c", "import prometheus_client").Run() != nil {
-		skip(t, "no parser of metrics: apt-get install python3-prometheus-client")
+		servertest.Missing(t, "no parser of metrics: apt-get install python3-prometheus-client")
 	}
 	s, b := plainRelay(t, relaytest.Rule{At: "RCPT", Arg: "<no@", Reply: "550 5.1.1 no"}, relaytest.Rule{At: "RCPT", Arg: "<late@", Reply: "451 4.2.1 later"})
 	const address = "127.0.0.7:19154"

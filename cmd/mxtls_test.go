@@ -115,7 +115,7 @@ func TestMailGoesAsDomainsDemand(t *testing.T) {
 		return len(files) == 14
 	})
 	// What Postfix says of it is what we say.
-	text, err := os.ReadFile(filepath.Join(x.dir, "log"))
+	text, err := os.ReadFile(filepath.Join(x.dir, "postfix.log"))
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -9,6 +9,8 @@ import (
 	"testing"
 	"time"
 
+	"postino/delivery/relay/servertest"
+
 	"golang.org/x/sys/unix"
 )
 
@@ -25,7 +27,7 @@ func onTerminal(t *testing.T, cmd *exec.Cmd) *terminal {
 	t.Helper()
 	ptmx, err := os.OpenFile("/dev/ptmx", os.O_RDWR|unix.O_NOCTTY, 0)
 	if err != nil {
-		skip(t, "no pseudo-terminal: %v", err)
+		servertest.Missing(t, "no pseudo-terminal: %v", err)
 	}
 	t.Cleanup(func() { ptmx.Close() })
 	n, err := unix.IoctlGetInt(int(ptmx.Fd()), unix.TIOCGPTN)

@@ -2,18 +2,15 @@ package cmd_test
 
 import (
 	"fmt"
-	"net"
 	"os"
-	"os/exec"
-	"os/user"
 	"path/filepath"
 	"strconv"
 	"strings"
-	"syscall"
 	"testing"
 
 	"postino/delivery/oauth/oauthtest"
 	"postino/delivery/relay/relaytest"
+	"postino/delivery/relay/servertest"
 )
 
 // account is the one that the servers of these tests know.
@@ -33,9 +30,9 @@ type saslServers struct {
 func startSASL(t *testing.T, b *box) *saslServers {
 	t.Helper()
 	needsRoot(t)
-	needsFile(t, "/usr/lib/postfix/sbin/master", "postfix")
+	needsFile(t, servertest.PostfixMaster, "postfix")
 	needsFile(t, "/usr/lib/dovecot/submission", "dovecot-submissiond")
-	s := &saslServers{b: b, postfix: freePort(t), submission: freePort(t), issuer: oauthtest.New(t, account),
+	s := &saslServers{b: b, postfix: servertest.FreePort(t), submission: servertest.FreePort(t), issuer: oauthtest.New(t, account),
 		backend: relaytest.New(t, relaytest.Options{})}
 	cert, key := s.backend.ClientCert(t)
 	for name, from := range map[string]string{"ca.pem": s.backend.CAFile(), "cert.pem": cert, "key.pem": key} {
@@ -54,38 +51,7 @@ func startSASL(t *testing.T, b *box) *saslServers {
 // write makes a file in the box that everybody can read.
 func (b *box) write(name, text string) string {
 	b.t.Helper()
-	return writeBelow(b.t, b.dir, name, text)
-}
-
-// writeBelow makes a file that everybody can read, and the directories to it.
-func writeBelow(t *testing.T, dir, name, text string) string {
-	t.Helper()
-	path := filepath.Join(dir, name)
-	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
-		t.Fatal(err)
-	}
-	if err := os.WriteFile(path, []byte(text), 0o644); err != nil {
-		t.Fatal(err)
-	}
-	return path
-}
-
-// daemon runs a server in the foreground, in a process group of its own, until the test
-// ends. What it says is in log then.
-func daemon(t *testing.T, log string, program string, args ...string) {
-	t.Helper()
-	cmd := exec.Command(program, args...)
-	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
-	if err := cmd.Start(); err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		_ = syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL) // it may be gone
-		_ = cmd.Wait()
-		if text, err := os.ReadFile(log); err == nil && t.Failed() {
-			t.Logf("%s says:\n%s", program, text)
-		}
-	})
+	return servertest.Write(b.t, b.dir, name, text)
 }
 
 func (s *saslServers) startDovecot(t *testing.T) {
@@ -157,38 +123,17 @@ submission_relay_port = %[4]d
 submission_relay_trusted = yes
 hostname = dovecot.test
 `, b.dir, spoolUID, s.submission, s.backend.Port()))
-	daemon(t, filepath.Join(b.dir, "dovecot.log"), needs(t, "dovecot", "dovecot-core"), "-F", "-c", filepath.Join(b.dir, "dovecot.conf"))
-	poll(t, "Dovecot", func() bool {
-		return listens("unix", filepath.Join(b.dir, "auth")) && listens("tcp", "127.0.0.1:"+strconv.Itoa(s.submission))
-	})
+	ready := func() bool {
+		return servertest.Listens("unix", filepath.Join(b.dir, "auth")) && servertest.Listens("tcp", "127.0.0.1:"+strconv.Itoa(s.submission))
+	}
+	servertest.Daemon(t, filepath.Join(b.dir, "dovecot.log"), ready, needs(t, "dovecot", "dovecot-core"), "-F", "-c", filepath.Join(b.dir, "dovecot.conf"))
 }
 
 func (s *saslServers) startPostfix(t *testing.T) {
 	t.Helper()
-	b := s.b
-	b.write("etc/master.cf", fmt.Sprintf(`127.0.0.1:%d inet n - n - - smtpd
-cleanup unix n - n - 0 cleanup
-qmgr unix n - n 300 1 qmgr
-tlsmgr unix - - n 1000? 1 tlsmgr
-rewrite unix - - n - - trivial-rewrite
-proxymap unix - - n - - proxymap
-bounce unix - - n - 0 bounce
-defer unix - - n - 0 bounce
-error unix - - n - - error
-virtual unix - n n - - virtual
-anvil unix - - n - 1 anvil
-postlog unix-dgram n - n - 1 postlogd
-`, s.postfix))
-	b.write("etc/main.cf", fmt.Sprintf(`compatibility_level = 3.6
-queue_directory = %[1]s/queue
-data_directory = %[1]s/data
-maillog_file_prefixes = %[1]s
-maillog_file = %[1]s/postfix.log
-inet_interfaces = 127.0.0.1
-inet_protocols = ipv4
-myhostname = mx.test
-mydestination =
-mynetworks = 192.0.2.0/24
+	dir := s.b.dir
+	ready := func() bool { return servertest.Listens("tcp", "127.0.0.1:"+strconv.Itoa(s.postfix)) }
+	servertest.Postfix(t, dir, fmt.Sprintf("127.0.0.1:%d inet n - n - - smtpd\n", s.postfix), fmt.Sprintf(`mynetworks = 192.0.2.0/24
 smtpd_tls_security_level = encrypt
 smtpd_tls_cert_file = %[1]s/cert.pem
 smtpd_tls_key_file = %[1]s/key.pem
@@ -198,28 +143,8 @@ smtpd_sasl_path = %[1]s/auth
 smtpd_relay_restrictions = permit_sasl_authenticated, reject
 smtpd_recipient_restrictions = permit_sasl_authenticated, reject
 virtual_mailbox_domains = x.test
-virtual_mailbox_base = %[1]s/mail
 virtual_mailbox_maps = static:box/
-virtual_uid_maps = static:65534
-virtual_gid_maps = static:65534
-smtpd_error_sleep_time = 0
-`, b.dir))
-	owners := map[string]int{"queue/pid": 0, "data": userID(t, "postfix"), "mail": 65534}
-	for dir, uid := range owners {
-		path := filepath.Join(b.dir, dir)
-		if err := os.MkdirAll(path, 0o755); err != nil {
-			t.Fatal(err)
-		}
-		if err := os.Chown(path, uid, 0); err != nil {
-			t.Fatal(err)
-		}
-	}
-	etc := filepath.Join(b.dir, "etc")
-	if out, err := exec.Command("postfix", "-c", etc, "check").CombinedOutput(); err != nil {
-		t.Fatalf("postfix check: %v\n%s", err, out)
-	}
-	daemon(t, filepath.Join(b.dir, "postfix.log"), "/usr/lib/postfix/sbin/master", "-c", etc, "-d")
-	poll(t, "Postfix", func() bool { return listens("tcp", "127.0.0.1:"+strconv.Itoa(s.postfix)) })
+`, dir), ready)
 }
 
 // relay is the table of that name for a relay that is logged in to in a way.
@@ -241,27 +166,4 @@ func (s *saslServers) logins(t *testing.T) (list []string) {
 		}
 	}
 	return list
-}
-
-func listens(network, address string) bool {
-	conn, err := net.Dial(network, address)
-	if err != nil {
-		return false
-	}
-	conn.Close()
-	return true
-}
-
-// userID is that of a user of the system.
-func userID(t *testing.T, name string) int {
-	t.Helper()
-	u, err := user.Lookup(name)
-	if err != nil {
-		skip(t, "%v", err)
-	}
-	uid, err := strconv.Atoi(u.Uid)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return uid
 }

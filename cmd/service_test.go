@@ -16,7 +16,7 @@ await() {
 	echo "$*: never"; return 1
 }
 pid() { postino status | sed -n 's/.* runs as pid \([0-9]*\) .*/\1/p' | grep .; }
-another() { [ -n "$(pid)" ] && [ "$(pid)" != "$1" ]; }
+another() { now=$(pid) && [ "$now" != "$1" ]; }
 ended() { ! pidof postino; }
 taken() { [ -z "$(find /var/spool/postino/drop -type f)" ]; }
 `

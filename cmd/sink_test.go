@@ -10,6 +10,8 @@ import (
 	"strconv"
 	"strings"
 	"testing"
+
+	"postino/delivery/relay/servertest"
 )
 
 // sink is Postfix's smtp-sink, a server that is not ours; each message becomes a
@@ -34,7 +36,7 @@ func startSink(t *testing.T) *sink {
 	s := &sink{dir: dir}
 	// The port has to be chosen by us, and another process may be faster.
 	for range 5 {
-		if s.port = freePort(t); s.serve(t, path) {
+		if s.port = servertest.FreePort(t); s.serve(t, path) {
 			return s
 		}
 	}
@@ -78,16 +80,6 @@ func (s *sink) serve(t *testing.T, path string) bool {
 		return listening
 	})
 	return listening
-}
-
-func freePort(t *testing.T) int {
-	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer l.Close()
-	return l.Addr().(*net.TCPAddr).Port
 }
 
 // sunk is a message as the sink wrote it down.
@@ -186,7 +178,7 @@ func TestDeliveredBytesAreThoseSubmitted(t *testing.T) {
 // and when it is gone.
 func TestQueueAndTraceTellALife(t *testing.T) {
 	t.Parallel()
-	nobody := freePort(t)
+	nobody := servertest.FreePort(t)
 	b := newBox(t, relayTo(nobody)+"[retry]\nfirst = \"1h\"\nmax = \"1h\"\n")
 	r := b.start()
 	b.sendmail("Subject: a life\nFrom: me@web.test\n\nhello\n", "-i", "-f", "me@web.test", "you@example.org")

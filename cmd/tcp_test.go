@@ -7,6 +7,8 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+
+	"postino/delivery/relay/servertest"
 )
 
 // listening is a box whose runner takes mail on a port of the loopback, for a server
@@ -15,7 +17,7 @@ func listening(t *testing.T) (b *box, r *runner, port int) {
 	t.Helper()
 	s, b := plainRelay(t)
 	b.giveTo(spoolUID)
-	port = freePort(t)
+	port = servertest.FreePort(t)
 	b.configure("[smtp]\nlisten = [\"127.0.0.1:" + fmt.Sprint(port) + "\"]\n" + relayTo(s.Port()))
 	return b, b.start(), port
 }

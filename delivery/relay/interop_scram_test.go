@@ -11,6 +11,7 @@ import (
 
 	"postino/config"
 	"postino/delivery/relay/relaytest"
+	"postino/delivery/relay/servertest"
 )
 
 // GNU SASL takes our logins by SCRAM-SHA-256-PLUS over the TLS of OpenSSL: both find the
@@ -20,7 +21,7 @@ func TestInteropWithGNUSASL(t *testing.T) {
 		"/usr/bin/python3": "python3", "/usr/lib/python3/dist-packages/OpenSSL": "python3-openssl", "/usr/lib/*/libgsasl.so.18": "libgsasl18",
 	} {
 		if found, err := filepath.Glob(path); err != nil || len(found) == 0 {
-			unavailable(t, "%s is missing: apt-get install %s", path, pkg)
+			servertest.Missing(t, "%s is missing: apt-get install %s", path, pkg)
 		}
 	}
 	authority := relaytest.New(t, relaytest.Options{})

@@ -4,42 +4,21 @@ import (
 	"fmt"
 	"net"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"strconv"
 	"strings"
 	"sync"
-	"syscall"
 	"testing"
 	"time"
 
 	"postino/config"
 	"postino/delivery/relay/relaytest"
+	"postino/delivery/relay/servertest"
 	"postino/spool"
 )
 
 // These are servers that others wrote, started by hand on this machine's loopback
 // with a configuration of the test's own. Only root can do that.
-
-// unavailable skips a test for want of something; with CI=true that is a failure.
-func unavailable(t *testing.T, format string, args ...any) {
-	t.Helper()
-	if os.Getenv("CI") == "true" {
-		t.Fatalf(format, args...)
-	}
-	t.Skipf(format, args...)
-}
-
-// needs are the conditions of these tests: to be root, and the program.
-func needs(t *testing.T, program, pkg string) {
-	t.Helper()
-	if os.Geteuid() != 0 {
-		unavailable(t, "only root can start %s", program)
-	}
-	if _, err := os.Stat(program); err != nil {
-		unavailable(t, "%v: apt-get install %s", err, pkg)
-	}
-}
 
 // openDir is a directory that other users may enter.
 func openDir(t *testing.T) string {
@@ -53,61 +32,6 @@ func openDir(t *testing.T) string {
 		t.Fatal(err)
 	}
 	return dir
-}
-
-// write makes a file below dir, and the directories to it.
-func write(t *testing.T, dir, name, text string) string {
-	t.Helper()
-	path := filepath.Join(dir, name)
-	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
-		t.Fatal(err)
-	}
-	if err := os.WriteFile(path, []byte(text), 0o644); err != nil {
-		t.Fatal(err)
-	}
-	return path
-}
-
-// daemon runs a server in the foreground, in a process group of its own that ends
-// with the test, and waits until it listens.
-func daemon(t *testing.T, network, address string, program string, args ...string) {
-	t.Helper()
-	log, err := os.Create(filepath.Join(t.TempDir(), "log"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	cmd := exec.Command(program, args...)
-	cmd.Stdout, cmd.Stderr = log, log
-	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
-	if err := cmd.Start(); err != nil {
-		t.Fatal(err)
-	}
-	ended := make(chan struct{})
-	go func() {
-		defer close(ended)
-		_ = cmd.Wait() // it is told to end
-	}()
-	t.Cleanup(func() {
-		_ = syscall.Kill(-cmd.Process.Pid, syscall.SIGTERM) // it may be gone
-		select {
-		case <-ended:
-		case <-time.After(10 * time.Second):
-			_ = syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL)
-			<-ended
-		}
-		log.Close()
-	})
-	for end := time.Now().Add(20 * time.Second); ; time.Sleep(20 * time.Millisecond) {
-		conn, err := net.Dial(network, address)
-		if err == nil {
-			conn.Close()
-			return
-		}
-		if time.Now().After(end) {
-			text, _ := os.ReadFile(log.Name())
-			t.Fatalf("%s does not listen: %v\n%s", program, err, text)
-		}
-	}
 }
 
 // letters are contents that say which they are, small and large ones, with all that
@@ -195,71 +119,33 @@ func to(t *testing.T, port int, change ...func(*peer)) *pool {
 	return p
 }
 
+// listening reports whether somebody listens on a port of the loopback.
+func listening(port int) func() bool {
+	return func() bool { return servertest.Listens("tcp", net.JoinHostPort("127.0.0.1", strconv.Itoa(port))) }
+}
+
 // Postfix takes what is sent ahead, by BDAT and by DATA, and a command at a time.
 func TestInteropWithPostfix(t *testing.T) {
 	t.Parallel()
-	needs(t, "/usr/lib/postfix/sbin/master", "postfix")
+	servertest.Needs(t, servertest.PostfixMaster, "postfix")
 	ca := relaytest.New(t, relaytest.Options{})
 	cert, key := ca.ClientCert(t)
 	for name, hidden := range map[string]string{"all": "", "DATA": "chunking", "neither": "chunking, pipelining", "TLS": ""} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			dir := openDir(t)
-			port := freePort(t)
-			write(t, dir, "etc/master.cf", fmt.Sprintf(`127.0.0.1:%d inet n - n - - smtpd
-cleanup unix n - n - 0 cleanup
-qmgr unix n - n 300 1 qmgr
-rewrite unix - - n - - trivial-rewrite
-proxymap unix - - n - - proxymap
-bounce unix - - n - 0 bounce
-defer unix - - n - 0 bounce
-error unix - - n - - error
-virtual unix - n n - - virtual
-anvil unix - - n - 1 anvil
-tlsmgr unix - - n 1000? 1 tlsmgr
-postlog unix-dgram n - n - 1 postlogd
-`, port))
-			write(t, dir, "etc/main.cf", fmt.Sprintf(`compatibility_level = 3.6
-queue_directory = %[1]s/queue
-data_directory = %[1]s/data
-maillog_file_prefixes = %[1]s
-maillog_file = %[1]s/log
-inet_interfaces = 127.0.0.1
-inet_protocols = ipv4
-myhostname = mx.test
-mydestination =
-mynetworks = 127.0.0.0/8
-local_header_rewrite_clients =
+			port := servertest.FreePort(t)
+			servertest.Postfix(t, dir, fmt.Sprintf("127.0.0.1:%d inet n - n - - smtpd\n", port), fmt.Sprintf(`mynetworks = 127.0.0.0/8
 virtual_mailbox_domains = x.test
-virtual_mailbox_base = %[1]s/mail
 virtual_mailbox_maps = inline:{box@x.test=box/}
-virtual_uid_maps = static:65534
-virtual_gid_maps = static:65534
-smtpd_discard_ehlo_keywords = %[2]s
+smtpd_discard_ehlo_keywords = %s
 smtpd_reject_unlisted_recipient = yes
-smtpd_error_sleep_time = 0
 smtpd_soft_error_limit = 10000
 smtpd_hard_error_limit = 10000
 smtpd_tls_security_level = may
-smtpd_tls_cert_file = %[3]s
-smtpd_tls_key_file = %[4]s
-`, dir, hidden, cert, key))
-			for _, sub := range []string{"queue/pid", "data", "mail"} {
-				if err := os.MkdirAll(filepath.Join(dir, sub), 0o755); err != nil {
-					t.Fatal(err)
-				}
-			}
-			if err := os.Chown(filepath.Join(dir, "mail"), 65534, 65534); err != nil {
-				t.Fatal(err)
-			}
-			if err := os.Chown(filepath.Join(dir, "data"), uid(t, "postfix"), 0); err != nil {
-				t.Fatal(err)
-			}
-			etc := filepath.Join(dir, "etc")
-			if out, err := exec.Command("postfix", "-c", etc, "check").CombinedOutput(); err != nil {
-				t.Fatalf("postfix check: %v\n%s", err, out)
-			}
-			daemon(t, "tcp", net.JoinHostPort("127.0.0.1", strconv.Itoa(port)), "/usr/lib/postfix/sbin/master", "-c", etc, "-d")
+smtpd_tls_cert_file = %s
+smtpd_tls_key_file = %s
+`, hidden, cert, key), listening(port))
 			list := letters(60)
 			p := to(t, port)
 			if name == "TLS" {
@@ -271,28 +157,14 @@ smtpd_tls_key_file = %[4]s
 	}
 }
 
-// uid is that of a user of the system.
-func uid(t *testing.T, name string) int {
-	t.Helper()
-	out, err := exec.Command("id", "-u", name).Output()
-	if err != nil {
-		unavailable(t, "there is no user %s", name)
-	}
-	n, err := strconv.Atoi(strings.TrimSpace(string(out)))
-	if err != nil {
-		t.Fatal(err)
-	}
-	return n
-}
-
 // Dovecot's LMTP answers for each recipient.
 func TestInteropWithDovecotLMTP(t *testing.T) {
 	t.Parallel()
-	needs(t, "/usr/lib/dovecot/lmtp", "dovecot-lmtpd")
+	servertest.Needs(t, "/usr/lib/dovecot/lmtp", "dovecot-lmtpd")
 	dir := openDir(t)
 	socket := filepath.Join(dir, "lmtp")
-	write(t, dir, "users", "box@x.test:::::"+dir+"/mail/box\nother@x.test:::::"+dir+"/mail/other\n")
-	conf := write(t, dir, "dovecot.conf", fmt.Sprintf(`protocols = lmtp
+	servertest.Write(t, dir, "users", "box@x.test:::::"+dir+"/mail/box\nother@x.test:::::"+dir+"/mail/other\n")
+	conf := servertest.Write(t, dir, "dovecot.conf", fmt.Sprintf(`protocols = lmtp
 base_dir = %[1]s/run
 state_dir = %[1]s/state
 log_path = /dev/stderr
@@ -316,13 +188,8 @@ service lmtp {
   }
 }
 `, dir))
-	if err := os.MkdirAll(filepath.Join(dir, "mail"), 0o755); err != nil {
-		t.Fatal(err)
-	}
-	if err := os.Chown(filepath.Join(dir, "mail"), 65534, 65534); err != nil {
-		t.Fatal(err)
-	}
-	daemon(t, "unix", socket, "/usr/sbin/dovecot", "-F", "-c", conf)
+	servertest.Mkdir(t, dir, "mail", 65534)
+	servertest.Daemon(t, filepath.Join(dir, "log"), func() bool { return servertest.Listens("unix", socket) }, "/usr/sbin/dovecot", "-F", "-c", conf)
 	p := to(t, 0, func(p *peer) { p.network, p.address, p.host, p.lmtp = "unix", socket, socket, true })
 	list := letters(40)
 	post(t, p, list, "nobody@x.test")

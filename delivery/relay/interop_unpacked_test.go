@@ -2,12 +2,12 @@ package relay
 
 import (
 	"fmt"
-	"net"
 	"os"
 	"path/filepath"
-	"strconv"
 	"strings"
 	"testing"
+
+	"postino/delivery/relay/servertest"
 )
 
 // Exim and OpenSMTPD cannot be installed beside Postfix. Their packages are unpacked
@@ -21,13 +21,13 @@ func unpacked(t *testing.T, program string) string {
 	t.Helper()
 	dir := os.Getenv(unpackedVariable)
 	if dir == "" {
-		unavailable(t, "%s names no directory of unpacked servers: see .ci/run", unpackedVariable)
+		servertest.Missing(t, "%s names no directory of unpacked servers: see .ci/run", unpackedVariable)
 	}
-	needs(t, filepath.Join(dir, program), "see unpack_servers in .ci/run")
+	servertest.Needs(t, filepath.Join(dir, program), "see unpack_servers in .ci/run")
 	return dir
 }
 
-// namespace runs a shell script as daemon does, as root of a mount namespace in which
+// namespace runs a shell script as servertest.Daemon does, as root of a mount namespace in which
 // these users are.
 func namespace(t *testing.T, port int, dir, script string, users ...string) {
 	t.Helper()
@@ -43,10 +43,10 @@ func namespace(t *testing.T, port int, dir, script string, users ...string) {
 			}
 			text = append(text, line...)
 		}
-		write(t, dir, name, string(text))
+		servertest.Write(t, dir, name, string(text))
 	}
 	script = fmt.Sprintf("set -e\nmount --bind %[1]s/passwd /etc/passwd\nmount --bind %[1]s/group /etc/group\n", dir) + script
-	daemon(t, "tcp", net.JoinHostPort("127.0.0.1", strconv.Itoa(port)), "unshare", "--mount", "sh", write(t, dir, "run", script))
+	servertest.Daemon(t, filepath.Join(dir, "said"), listening(port), "unshare", "--mount", "sh", servertest.Write(t, dir, "run", script))
 }
 
 // serverID is the number of the first user of a namespace.
@@ -60,11 +60,11 @@ func TestInteropWithExim(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			dir := openDir(t)
-			port := freePort(t)
+			port := servertest.FreePort(t)
 			for _, sub := range []string{"spool", "mail", "log"} {
 				owned(t, filepath.Join(dir, sub), serverID)
 			}
-			conf := write(t, dir, "exim.conf", fmt.Sprintf(`primary_hostname = mx.test
+			conf := servertest.Write(t, dir, "exim.conf", fmt.Sprintf(`primary_hostname = mx.test
 exim_user = Debian-exim
 exim_group = Debian-exim
 spool_directory = %[1]s/spool
@@ -109,9 +109,9 @@ func TestInteropWithOpenSMTPD(t *testing.T) {
 	t.Parallel()
 	packages := unpacked(t, "usr/sbin/smtpd")
 	dir := openDir(t)
-	port := freePort(t)
+	port := servertest.FreePort(t)
 	owned(t, filepath.Join(dir, "mail"), serverID+2)
-	conf := write(t, dir, "smtpd.conf", fmt.Sprintf(`table users { "box@x.test" = box }
+	conf := servertest.Write(t, dir, "smtpd.conf", fmt.Sprintf(`table users { "box@x.test" = box }
 listen on 127.0.0.1 port %[2]d hostname mx.test
 action "box" maildir "%[1]s/mail" virtual <users>
 match from any for domain "x.test" action "box"

@@ -3,7 +3,6 @@ package relay
 import (
 	"context"
 	"fmt"
-	"net"
 	"net/netip"
 	"slices"
 	"strconv"
@@ -14,6 +13,7 @@ import (
 	"postino/config"
 	"postino/delivery/dns/dnstest"
 	"postino/delivery/relay/relaytest"
+	"postino/delivery/relay/servertest"
 	"postino/delivery/tlspolicy"
 	"postino/spool"
 )
@@ -35,7 +35,7 @@ func newExchange(t *testing.T, options ...relaytest.Options) *exchange {
 		"mx1.test. A": {"mx1.test. 60 A 127.12.0.1"}, "mx2.test. A": {"mx2.test. 60 A 127.12.0.2"}, "mx3.test. A": {"mx3.test. 60 A 127.12.0.3"},
 	}}
 	x.dns = dnstest.Serve(t, x.zone)
-	port := freePort(t)
+	port := servertest.FreePort(t)
 	for i, o := range options {
 		o.Listen = fmt.Sprintf("127.12.0.%d:%d", i+1, port)
 		x.mx = append(x.mx, relaytest.New(t, o))
@@ -51,17 +51,6 @@ func (x *exchange) open(t *testing.T, c config.MX) {
 		t.Fatal(err)
 	}
 	t.Cleanup(x.Close)
-}
-
-// freePort is a port that is free on all addresses of the loopback, for now.
-func freePort(t *testing.T) int {
-	t.Helper()
-	l, err := net.Listen("tcp", "0.0.0.0:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer l.Close()
-	return l.Addr().(*net.TCPAddr).Port
 }
 
 // send sends a message to these recipients and returns the replies in short.
