@@ -1,7 +1,11 @@
 package relay
 
 import (
+	"crypto/sha256"
+	"crypto/sha512"
+	"crypto/x509"
 	"encoding/hex"
+	"encoding/pem"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -90,6 +94,57 @@ func TestDANE(t *testing.T) {
 			}
 			if n := len(x.mx[0].Messages()); (n == 1) != (got.Class() == spool.Success) {
 				t.Errorf("%d messages arrived", n)
+			}
+		})
+	}
+}
+
+// Records of an authority prove whom it issued a certificate to, by the certificate that
+// is sent or by the one, or the key, that the record holds; and the name counts.
+func TestDANEByAnAuthority(t *testing.T) {
+	t.Parallel()
+	for _, tt := range []struct {
+		selector, matching int
+		cert               relaytest.Cert
+		want               string
+	}{
+		{0, 0, relaytest.Chained, "2.0.0 TLS1.3 dane"}, {1, 0, relaytest.Chained, "2.0.0 TLS1.3 dane"},
+		{0, 1, relaytest.Chained, "2.0.0 TLS1.3 dane"}, {1, 2, relaytest.Chained, "2.0.0 TLS1.3 dane"},
+		{0, 0, relaytest.Valid, "2.0.0 TLS1.3 dane"}, {1, 0, relaytest.Valid, "2.0.0 TLS1.3 dane"},
+		{0, 1, relaytest.Valid, "4.7.5 "}, {1, 2, relaytest.Valid, "4.7.5 "},
+		{1, 0, relaytest.SelfSigned, "4.7.5 "}, {0, 0, relaytest.SelfSigned, "4.7.5 "},
+		{1, 0, relaytest.WrongName, "4.7.5 "}, {0, 0, relaytest.WrongName, "4.7.5 "},
+		{1, 0, relaytest.Expired, "4.7.5 "}, {0, 0, relaytest.Expired, "4.7.5 "},
+	} {
+		t.Run(fmt.Sprintf("2 %d %d, certificate %d", tt.selector, tt.matching, tt.cert), func(t *testing.T) {
+			t.Parallel()
+			x := newExchange(t, relaytest.Options{TLS: relaytest.StartTLS, Cert: tt.cert})
+			x.dns.Validate()
+			text, err := os.ReadFile(x.mx[0].CAFile())
+			if err != nil {
+				t.Fatal(err)
+			}
+			block, _ := pem.Decode(text)
+			ca, err := x509.ParseCertificate(block.Bytes)
+			if err != nil {
+				t.Fatal(err)
+			}
+			data := ca.Raw
+			if tt.selector == 1 {
+				data = ca.RawSubjectPublicKeyInfo
+			}
+			switch tt.matching {
+			case 1:
+				sum := sha256.Sum256(data)
+				data = sum[:]
+			case 2:
+				sum := sha512.Sum512(data)
+				data = sum[:]
+			}
+			x.one(dnstest.Zone{x.tlsaName() + " TLSA": {fmt.Sprintf("%s 0 TLSA 2 %d %d %x", x.tlsaName(), tt.selector, tt.matching, data)}})
+			got := x.send("a@x.test")[0]
+			if is := got.Status + " " + got.TLS; is != tt.want {
+				t.Errorf("%+v, want %s", got, tt.want)
 			}
 		})
 	}

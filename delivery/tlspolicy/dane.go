@@ -31,17 +31,23 @@ const (
 // ErrNotAuthentic says that a server is not the one that TLSA records are about.
 var ErrNotAuthentic = errors.New("not what its TLSA records say")
 
-// Usable are those records that a server can be known by (RFC 7672 §3.1). Where there
-// are records and none is usable, TLS is demanded all the same, but nothing verified
-// (RFC 7672 §2.2).
+// Usable are those records that a server can be known by (RFC 7672 §3.1), without those
+// of a digest where there are some of a stronger one beside them (RFC 7671 §9): that one
+// may be what an attacker can forge. Where there are records and none is usable, TLS is
+// demanded all the same, but nothing verified (RFC 7672 §2.2).
 func Usable(records []dns.TLSA) []dns.TLSA {
 	var list []dns.TLSA
+	strongest := make(map[[2]uint8]uint8)
 	for _, r := range records[:min(len(records), maxRecords)] {
 		if usable(r) {
 			list = append(list, r)
+			of := [2]uint8{r.Usage, r.Selector}
+			strongest[of] = max(strongest[of], r.MatchingType) // SHA2-512 has the greater number
 		}
 	}
-	return list
+	return slices.DeleteFunc(list, func(r dns.TLSA) bool {
+		return r.MatchingType != matchFull && r.MatchingType < strongest[[2]uint8{r.Usage, r.Selector}]
+	})
 }
 
 func usable(r dns.TLSA) bool {
@@ -118,20 +124,37 @@ func matches(r dns.TLSA, c *x509.Certificate) bool {
 }
 
 // anchored are the certificates that a record of usage DANE-TA makes trust anchors:
-// those of the chain that match, and the record's own where it holds one.
+// those of the chain that match. Where the authority's is not sent, a record that holds
+// it, or its key, still says who may have issued the others (RFC 7671 §5.2).
 func anchored(r dns.TLSA, chain []*x509.Certificate) (anchors *x509.CertPool, found bool) {
 	anchors = x509.NewCertPool()
+	add := func(c *x509.Certificate) {
+		anchors.AddCert(c)
+		found = true
+	}
 	for _, c := range chain {
 		if matches(r, c) {
-			anchors.AddCert(c)
-			found = true
+			add(c)
 		}
 	}
-	if !found && r.MatchingType == matchFull && r.Selector == selectCert {
-		data, _ := hex.DecodeString(r.Data) // Usable has done so
+	if found || r.MatchingType != matchFull {
+		return anchors, found
+	}
+	data, _ := hex.DecodeString(r.Data) // Usable has done so
+	if r.Selector == selectCert {
 		if c, err := x509.ParseCertificate(data); err == nil {
-			anchors.AddCert(c)
-			found = true
+			add(c)
+		}
+		return anchors, found
+	}
+	key, err := x509.ParsePKIXPublicKey(data)
+	if err != nil {
+		return anchors, false
+	}
+	authority := &x509.Certificate{PublicKey: key}
+	for _, c := range chain {
+		if authority.CheckSignature(c.SignatureAlgorithm, c.RawTBSCertificate, c.Signature) == nil {
+			add(c)
 		}
 	}
 	return anchors, found

@@ -100,10 +100,56 @@ func TestRecordsKnowTheirServer(t *testing.T) {
 			}
 		}
 	}
-	// The authority's certificate need not be sent when the record holds it.
-	held := []dns.TLSA{tlsa(middle.Certificate, usageTA, selectCert, matchFull)}
-	if err := Verify(held, []string{"mx.test"}, chain[:1], time.Now()); err != nil {
-		t.Errorf("the authority's certificate is not sent: %v", err)
+	// The authority's certificate need not be sent when the record holds it, or its key.
+	for selector := range uint8(2) {
+		for matching := range uint8(3) {
+			for _, tt := range []struct {
+				of   *issued
+				sent []*x509.Certificate
+				ok   bool
+			}{{middle, chain[:1], true}, {root, chain, true}, {root, chain[:1], false}, {middle, []*x509.Certificate{strange.Certificate}, false}} {
+				held := Usable([]dns.TLSA{tlsa(tt.of.Certificate, usageTA, selector, matching)})
+				want := tt.ok && matching == matchFull
+				if err := Verify(held, []string{"mx.test"}, tt.sent, time.Now()); (err == nil) != want {
+					t.Errorf("2 %d %d of %s, %d sent: %v, want accepted: %v", selector, matching, tt.of.Subject, len(tt.sent), err, want)
+				}
+				if err := Verify(held, []string{"other.test"}, tt.sent, time.Now()); err == nil {
+					t.Errorf("2 %d %d of %s: another name is accepted", selector, matching, tt.of.Subject)
+				}
+			}
+		}
+	}
+}
+
+// Of records with the same usage and selector those of the strongest digest count, and
+// those that hold all of it (RFC 7671 §9).
+func TestStrongestDigestCounts(t *testing.T) {
+	t.Parallel()
+	later := time.Now().Add(time.Hour)
+	old, mx := issue(t, nil, "mx.test", later), issue(t, nil, "mx.test", later)
+	of := func(c *issued, selector, matching uint8) dns.TLSA {
+		return tlsa(c.Certificate, usageEE, selector, matching)
+	}
+	broken := of(mx, selectKey, matchSHA512)
+	broken.Data = broken.Data[2:]
+	for _, tt := range []struct {
+		name    string
+		records []dns.TLSA
+		ok      bool
+	}{
+		{"the weaker one alone", []dns.TLSA{of(mx, selectKey, matchSHA256)}, true},
+		{"the stronger one is another's", []dns.TLSA{of(mx, selectKey, matchSHA256), of(old, selectKey, matchSHA512)}, false},
+		{"in any order", []dns.TLSA{of(old, selectKey, matchSHA512), of(mx, selectKey, matchSHA256)}, false},
+		{"both are of both", []dns.TLSA{of(mx, selectKey, matchSHA256), of(old, selectKey, matchSHA256), of(old, selectKey, matchSHA512), of(mx, selectKey, matchSHA512)}, true},
+		{"of another selector", []dns.TLSA{of(mx, selectKey, matchSHA256), of(old, selectCert, matchSHA512)}, true},
+		{"all of it", []dns.TLSA{of(mx, selectKey, matchFull), of(old, selectKey, matchSHA512)}, true},
+		{"a useless one is none", []dns.TLSA{of(mx, selectKey, matchSHA256), broken}, true},
+		{"of another usage", []dns.TLSA{of(mx, selectKey, matchSHA256), tlsa(old.Certificate, usageTA, selectKey, matchSHA512)}, true},
+	} {
+		err := Verify(Usable(tt.records), []string{"mx.test"}, []*x509.Certificate{mx.Certificate}, time.Now())
+		if (err == nil) != tt.ok {
+			t.Errorf("%s: %v", tt.name, err)
+		}
 	}
 }
 

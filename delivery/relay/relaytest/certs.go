@@ -92,7 +92,7 @@ func (a *authority) issue(t testing.TB, kind Cert, listen string) tls.Certificat
 		Subject:      pkix.Name{CommonName: "relay.test"},
 		NotBefore:    time.Now().Add(-48 * time.Hour),
 		NotAfter:     time.Now().Add(time.Hour),
-		DNSNames:     []string{"localhost", "relay.test"},
+		DNSNames:     []string{"localhost", "relay.test", "mx1.test"},
 		IPAddresses:  []net.IP{net.IPv4(127, 0, 0, 1)},
 		KeyUsage:     x509.KeyUsageDigitalSignature,
 		ExtKeyUsage:  []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth, x509.ExtKeyUsageClientAuth},
@@ -115,7 +115,11 @@ func (a *authority) issue(t testing.TB, kind Cert, listen string) tls.Certificat
 	if err != nil {
 		t.Fatal(err)
 	}
-	return tls.Certificate{Certificate: [][]byte{der}, PrivateKey: key}
+	chain := [][]byte{der}
+	if kind == Chained {
+		chain = append(chain, a.cert.Raw)
+	}
+	return tls.Certificate{Certificate: chain, PrivateKey: key}
 }
 
 func newKey(t testing.TB) *ecdsa.PrivateKey {

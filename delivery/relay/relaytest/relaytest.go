@@ -45,6 +45,7 @@ const (
 	WrongName              // for another name
 	SelfSigned             // not by that CA
 	Early                  // from tomorrow on
+	Chained                // valid, and sent with that of the CA
 )
 
 // Do is what happens at a Rule's place, after its reply if it has one.
