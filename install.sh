@@ -441,6 +441,8 @@ put_back() {
 	[ -n "$dry" ] || rm -f "$2.new"
 	if [ "$1" = file ]; then
 		! there "$2" || run rm -f "$2"
+	elif there "$3" && [ "$(inode "$2")" = "$(inode "$3")" ]; then
+		run rm -f "$3" # it was only kept
 	elif there "$3"; then
 		run mv -f "$3" "$2"
 	elif [ "$(readlink "$2")" = "$lib/sendmail" ]; then
@@ -449,12 +451,15 @@ put_back() {
 	[ "$1" != divert ] || run dpkg-divert --quiet --local --no-rename --remove "$2"
 }
 
+inode() { stat -c %d:%i "$1" 2>/dev/null || :; }
+
 # waiting is how many messages are not delivered yet.
 waiting() {
 	if [ ! -x "$lib/postino" ]; then # taken away before, and the list has it
 		sed -n 's/^waiting //p' "$list"
 		return
 	fi
+	[ -d "$spool/drop" ] || return 0
 	{ "$lib/postino" queue --json && find "$spool/drop" -type f; } | wc -l
 }
 

@@ -20,7 +20,9 @@ if [ $n -eq $KILL_AT ]; then [ $((n % 2)) -eq 0 ] || { PATH=$REAL_PATH $name "$@
 PATH=$REAL_PATH exec $name "$@"
 end
 chmod 755 /tmp/killer/any
-for name in cp mv ln rm mkdir rmdir chmod chown useradd userdel dpkg-divert alternatives grep; do ln -s any /tmp/killer/$name; done
+for name in cp mv ln rm mkdir rmdir chmod chown useradd userdel dpkg-divert alternatives grep; do
+	if command -v $name >/dev/null; then ln -s any /tmp/killer/$name; fi
+done
 killed() { # N ARGUMENTS: false when it ended before
 	echo 0 >/tmp/killer/count
 	at=$1; shift

@@ -47,7 +47,9 @@ func TestPackages(t *testing.T) {
 	if one != again {
 		t.Errorf("two builds of the same:\n%s\n%s", one, again)
 	}
-	t.Run("rpm and apk", func(t *testing.T) { t.Parallel(); checkContents(t, filepath.Join(dir, "one")) })
+	t.Run("contents", func(t *testing.T) { t.Parallel(); checkContents(t, filepath.Join(dir, "one")) })
+	t.Run("rpm", func(t *testing.T) { t.Parallel(); checkRPM(t, dir) })
+	t.Run("apk", func(t *testing.T) { t.Parallel(); checkAPK(t, filepath.Join(dir, "one")) })
 	t.Run("deb", func(t *testing.T) { t.Parallel(); checkDebian(t, dir) })
 }
 
@@ -87,7 +89,7 @@ func checkContents(t *testing.T, dir string) {
 		{"rpm -qp --nosignature --list --scripts --provides --requires postino-1.0.0-1.*.rpm",
 			[]string{"/usr/lib/postino/sendmail\n", "/usr/lib/systemd/system/postino.socket\n", "/etc/default/postino\n", "useradd", "systemctl"}, "/usr/sbin/sendmail\n"},
 		{"rpm -qp --nosignature --list --scripts --provides --requires postino-mta-*.rpm",
-			[]string{"/usr/sbin/sendmail\n", "alternatives --install /usr/sbin/sendmail mta ", "\nMTA", "postino = 1.0.0\n", "/usr/share/man/man8/sendmail.8\n"}, "server(smtp)"},
+			[]string{"alternatives --install /usr/sbin/sendmail mta ", "\nMTA", "\n/usr/sbin/sendmail\n", "postino = 1.0.0\n", "/usr/share/man/man8/sendmail.8\n"}, "server(smtp)"},
 		{"rpm -qp --nosignature --configfiles postino-1.0.0-1.*.rpm", []string{"/etc/default/postino\n"}, "toml"},
 		{"rpm2cpio postino-1.0.0-1.*.rpm | cpio --quiet -it", []string{"/usr/lib/postino/postino\n", "/usr/share/man/man5/postino.toml.5\n"}, "init.d"},
 		{"tar --warning=no-unknown-keyword -xzOf postino_1.0.0_*.apk .PKGINFO .post-upgrade; tar --warning=no-unknown-keyword -tzf postino_1.0.0_*.apk",

@@ -29,10 +29,9 @@ fi
 POSTINO_NATIVE=$native/postino ./install.sh --root "$stage/postino" --prefix /usr --binaries "$stage/bin" --without-mta >/dev/null
 # What others have under the same name belongs to the package that takes their place.
 for page in man8/sendmail.8 man1/mailq.1 man1/newaliases.1 man5/aliases.5; do
-	mkdir -p "$stage/pages/${page%/*}"
-	mv "$stage/postino/usr/share/man/$page" "$stage/pages/$page"
+	mkdir -p "$stage/postino-mta/usr/share/man/${page%/*}"
+	mv "$stage/postino/usr/share/man/$page" "$stage/postino-mta/usr/share/man/$page"
 done
-rmdir "$stage/postino/usr/share/man/man1"
 cp LICENSE "$stage/postino/usr/share/doc/postino/copyright"
 cp -r config/system/package "$stage"
 cp config/system/*.openrc "$stage/package"
@@ -40,13 +39,27 @@ sed -i '/^# accounts.sh:/{
 	r config/system/accounts.sh
 	d
 }' "$stage/package/postinst"
-find "$stage/postino" "$stage/pages" "$stage/package" -exec touch -h -d "@$SOURCE_DATE_EPOCH" {} +
+find "$stage/postino" "$stage/postino-mta" "$stage/package" -exec touch -h -d "@$SOURCE_DATE_EPOCH" {} +
+
+# files lists what is below a directory. (Of a whole tree nfpm would make directories with
+# a mode that apk does not understand.)
+files() {
+	(cd "$1" && find usr ! -type d | LC_ALL=C sort) | while read -r path; do
+		if [ -h "$1/$path" ]; then
+			echo "  - {src: $(readlink "$1/$path"), dst: /$path, type: symlink}"
+		else
+			echo "  - {src: $1/$path, dst: /$path}"
+		fi
+	done
+}
 
 for package in postino postino-mta; do
+	files "$stage/$package" >"$stage/files"
 	for format in deb rpm apk; do
 		long=s
 		[ "$format" != apk ] || long='/@LONG@/d; s' # apk has one line for a description
-		sed "$long|@LONG@||; s|@ARCH@|$arch|g; s|@VERSION@|$VERSION|g; s|@STAGE@|$stage|g; s|@TIME@|$time|g" \
+		sed "/@FILES@/r $stage/files
+			/@FILES@/d; $long|@LONG@||; s|@ARCH@|$arch|g; s|@VERSION@|$VERSION|g; s|@STAGE@|$stage|g; s|@TIME@|$time|g" \
 			"config/system/package/$package.yaml" >"$stage/nfpm.yaml"
 		${NFPM:-go tool -modfile=.ci/tools.mod nfpm} package --config "$stage/nfpm.yaml" --packager "$format" --target "$out" >/dev/null
 	done
