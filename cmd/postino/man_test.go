@@ -208,6 +208,18 @@ func TestManualHasEveryCommand(t *testing.T) {
 	}
 }
 
+// The example that the help of a command gives is one of that command, with flags that
+// it has.
+func TestExampleInTheHelpParses(t *testing.T) {
+	p := newPlace(t)
+	for _, c := range commands() {
+		r := p.run(t, 0, append(strings.Fields(c.example), "--help")...)
+		if r.status != 0 || !strings.HasPrefix(r.stdout, "usage: postino "+c.name+" ") || !strings.Contains(r.stdout, "  "+c.example+"\n") {
+			t.Errorf("%s: %+v", c.example, r)
+		}
+	}
+}
+
 // write writes a page whose lines were replaced.
 func (p *page) write(t *testing.T, name string) {
 	t.Helper()
