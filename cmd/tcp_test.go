@@ -2,6 +2,7 @@ package cmd_test
 
 import (
 	"fmt"
+	"io"
 	"net"
 	"os/exec"
 	"strings"
@@ -100,4 +101,42 @@ smtplib.SMTP("127.0.0.1", int(sys.argv[1]), timeout=20).sendmail("app@web.test",
 			t.Errorf("the name of a submission is believed: %s", line)
 		}
 	}
+}
+
+// Any user can have taken a port while the runner was not there: what does not come by
+// it is delivered all the same, and so is that when the port is free.
+func TestPortThatIsTakenKeepsNoOtherMailWaiting(t *testing.T) {
+	t.Parallel()
+	var taken [2]net.Listener
+	for i, address := range []string{"127.0.0.11:19125", "127.0.0.11:19154"} { // which no other test can be given
+		var err error
+		if taken[i], err = net.Listen("tcp", address); err != nil {
+			t.Fatal(err)
+		}
+		defer taken[i].Close()
+	}
+	s, b := plainRelay(t)
+	b.configure(fmt.Sprintf("[smtp]\nlisten = [%q]\n[metrics]\nlisten = %q\n", taken[0].Addr(), taken[1].Addr()) + relayTo(s.Port()))
+	r := b.start()
+	for _, key := range []string{"key=smtp.listen", "key=metrics.listen"} {
+		b.log.await(t, "level=ERROR", "port not open", key)
+	}
+	b.sendmail("Subject: by the socket\n\nhi\n", "alice@example.org")
+	b.log.await(t, "msg=finished")
+	for _, l := range taken {
+		l.Close()
+	}
+	for _, key := range []string{"key=smtp.listen", "key=metrics.listen"} {
+		b.log.await(t, "port open at last", key)
+	}
+	conn, err := net.Dial("tcp", taken[0].Addr().String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	greeting := make([]byte, 3)
+	if _, err := io.ReadFull(conn, greeting); err != nil || string(greeting) != "220" {
+		t.Errorf("%q, %v", greeting, err)
+	}
+	r.stop()
 }

@@ -19,7 +19,7 @@ type manager struct {
 	socket   string        // where it wants to be told; "" is nowhere
 	watchdog time.Duration // it ends us when it hears nothing for so long; 0 is never
 	submit   *net.UnixListener
-	ports    []*net.TCPListener // for programs that only speak SMTP
+	ports    []*port // for programs that only speak SMTP
 }
 
 // firstPassed is the first descriptor that a service manager passes.
@@ -77,7 +77,7 @@ func (m *manager) take(fd int) error {
 			l.Close()
 			return fmt.Errorf("%s is not of this machine's loopback; nobody else is to send mail here", l.Addr())
 		}
-		m.ports = append(m.ports, l)
+		m.ports = append(m.ports, &port{TCPListener: l})
 	default:
 		l.Close()
 		return fmt.Errorf("a socket for %s is of no use here", l.Addr().Network())

@@ -3,7 +3,6 @@ package main
 import (
 	"context"
 	"errors"
-	"fmt"
 	"net"
 	"net/http"
 	"net/netip"
@@ -36,23 +35,29 @@ func (svc *service) serveMetrics(ctrl *control.Server) (end func(), err error) {
 	if address == "" || svc.untilEmpty {
 		return func() {}, nil
 	}
-	l, err := net.Listen("tcp", address)
+	p, err := openPort("metrics.listen", address, svc.log)
 	if err != nil {
-		return nil, &exitError{status: exUnavailable, err: fmt.Errorf("metrics.listen: %w", err)}
+		return nil, &exitError{status: exUnavailable, err: err}
 	}
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /metrics", ctrl.Scrape)
 	srv := &http.Server{Handler: svc.ownNames(mux), ReadTimeout: scrapeTimeout, WriteTimeout: scrapeTimeout, IdleTimeout: scrapeTimeout, MaxHeaderBytes: maxScrapeHeader,
 		ErrorLog: warnings.New(svc.log).Logger("metrics")}
+	ctx, stop := context.WithCancel(context.Background())
 	done := make(chan error, 1)
-	go func() { done <- srv.Serve(netutil.LimitListener(l, maxScrapes)) }()
-	svc.log.Info("metrics", "listen", l.Addr().String())
+	go func() {
+		done <- p.serve(ctx, svc.log, func(l *net.TCPListener) error {
+			svc.log.Info("metrics", "listen", l.Addr().String())
+			return srv.Serve(netutil.LimitListener(l, maxScrapes))
+		})
+	}()
 	return func() {
 		grace, cancel := context.WithTimeout(context.Background(), controlGrace)
 		defer cancel()
 		if srv.Shutdown(grace) != nil {
 			srv.Close()
 		}
+		stop()
 		if err := <-done; err != nil && !errors.Is(err, http.ErrServerClosed) {
 			svc.log.Error("metrics", "err", err)
 		}

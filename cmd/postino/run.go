@@ -6,10 +6,10 @@ import (
 	"fmt"
 	"io/fs"
 	"log/slog"
-	"net"
 	"os"
 	"os/signal"
 	"path/filepath"
+	"slices"
 	"sync/atomic"
 	"time"
 
@@ -354,12 +354,16 @@ func (svc *service) dropsNeedRoom() bool {
 func (svc *service) takeIn() (end func(last bool), err error) {
 	srv := submit.New(svc.spool, policy(svc.config.Load()), svc.log)
 	svc.intake = srv
-	var ports []*net.TCPListener
+	ports := slices.Clone(svc.manager.ports)
 	if !svc.untilEmpty { // which is not there when programs connect
-		if ports, err = listenTCP(svc.config.Load().SMTP.Listen); err != nil {
-			return nil, err
+		for _, address := range svc.config.Load().SMTP.Listen {
+			p, err := openPort("smtp.listen", address, svc.log)
+			if err != nil {
+				closeAll(ports)
+				return nil, err
+			}
+			ports = append(ports, p)
 		}
-		ports = append(ports, svc.manager.ports...)
 	}
 	l := svc.manager.submit
 	if l == nil {
@@ -370,8 +374,8 @@ func (svc *service) takeIn() (end func(last bool), err error) {
 	}
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan error, 2+len(ports))
-	for _, port := range ports {
-		go func() { done <- srv.ServeTCP(port) }()
+	for _, p := range ports {
+		go func() { done <- p.serve(ctx, svc.log, srv.ServeTCP) }()
 	}
 	go func() { done <- srv.Serve(l) }()
 	go func() { done <- srv.Drops(ctx) }()
@@ -380,8 +384,7 @@ func (svc *service) takeIn() (end func(last bool), err error) {
 			_ = os.Remove(filepath.Join(svc.app.spool, spool.SubmitSocket))
 		}
 		l.Close()
-		closeAll(ports)
-		cancel()
+		cancel() // closes the ports
 		for range cap(done) {
 			if err := <-done; err != nil {
 				svc.log.Error("submissions ended", "err", err)
