@@ -163,8 +163,11 @@ func (d *draft) finish() (*Imported, error) {
 	d.tables = slices.DeleteFunc(d.tables, func(t *table) bool { return t.name == tooMany })
 	for range maxRounds {
 		text, places := d.text()
-		_, err := config.Parse(d.peer, []byte(text))
+		c, err := config.Parse(d.peer, []byte(text))
 		if err == nil {
+			if to := c.Local.Deliver.Transport.Kind; to == config.ViaMbox || to == config.ViaMaildir {
+				d.note("the right to write mailboxes: mail for users of this machine waits until local.helper does it, see postino-mailbox(8)")
+			}
 			return &Imported{Text: d.comments() + text, Notes: d.notes, Passwords: d.written()}, nil
 		}
 		if !d.mend(err, places) {

@@ -29,6 +29,9 @@ func postfixQueue(dir string) (list []Waiting, bad []error, err error) {
 		return nil, nil, errors.New("postfix is running, and would send the mail as well: postfix stop")
 	}
 	out, err := p.output("postqueue", "-j")
+	if errors.Is(err, exec.ErrNotFound) {
+		return nil, nil, errors.New("postqueue is not there, and only Postfix's own programs read its queue: install Postfix again, take its queue over, and then have postino take its place")
+	}
 	if err != nil {
 		return nil, nil, err
 	}
