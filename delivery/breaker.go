@@ -154,8 +154,8 @@ func (b *breakers) close(w way, why spool.Reply, start, now time.Time) (again ti
 // something or refused it for its own sake, or it came at least to that where no
 // session came about.
 func (s *shutdown) gone(r spool.Reply) bool {
-	if s.why.Fault == spool.FaultPort && r.Command == "connect" && r.Status == "4.4.1" {
-		return true // it is not suspected any more: some exchanger was reached
+	if s.why.Fault == spool.FaultPort && (r.Code != 0 || r.Command == "connect" && r.Status == "4.4.1") {
+		return true // this exchanger was reached, or it is not suspected any more since one was
 	}
 	switch r.Class() {
 	case spool.Success, spool.Permanent:

@@ -1,6 +1,7 @@
 package delivery_test
 
 import (
+	"fmt"
 	"io"
 	"slices"
 	"strings"
@@ -61,6 +62,32 @@ func TestFaultOfOursShutsTheRouteUntilItIsGone(t *testing.T) {
 	}
 }
 
+// A relay that greets with 421 has trouble of its own: its mail waits for it beyond its
+// lifetime, who administers is told, and all of it goes when it greets well.
+func TestRelayThatGreetsWith421IsWaitedFor(t *testing.T) {
+	server := relaytest.New(t, relaytest.Options{Rules: []relaytest.Rule{{At: "greeting", Reply: "421 4.3.2 not now"}}})
+	r := start(t, t.TempDir(), settings(server, func(c *config.Config) {
+		c.Retry.First, c.Retry.Max = config.Duration(200*time.Millisecond), config.Duration(800*time.Millisecond)
+		c.Retry.Lifetime = config.Duration(time.Millisecond)
+	}))
+	id := spooltest.Put(t, r.spool, content, "a@x.test")
+	m := r.wait(id, func(m *spool.Message) bool { return m.Attempts > 3 })
+	if rcpt := m.Recipients[0]; rcpt.Status != spool.Deferred || rcpt.Reply.Fault != spool.FaultNetwork || rcpt.Waited != rcpt.Attempts || len(m.Reports) > 0 {
+		t.Errorf("%+v", m)
+	}
+	alerts, hosts := r.runner.Alerts(), r.runner.Hosts()
+	if len(alerts) != 1 || alerts[0].Reply.Code != 421 || alerts[0].Reply.Command != "greeting" || alerts[0].Reply.Remedy == "" {
+		t.Errorf("alerts: %+v", alerts)
+	}
+	if len(hosts) != 1 || hosts[0].Failures == 0 || !strings.Contains(hosts[0].Error, "421") {
+		t.Errorf("hosts: %+v", hosts)
+	}
+	server.SetRules()
+	if m := r.wait(id, settled); m.Recipients[0].Status != spool.Relayed {
+		t.Errorf("%+v", m)
+	}
+}
+
 // A network that closes the port of mail exchangers is told from hosts that are down:
 // that is said once, no mail expires for it, and it is said when it is over.
 func TestClosedPortIsSaidOnce(t *testing.T) {
@@ -89,6 +116,44 @@ func TestClosedPortIsSaidOnce(t *testing.T) {
 	r.logged("route open again")
 	if n := strings.Count(r.log.String(), "route shut"); n != 1 || len(r.runner.Alerts()) != 0 {
 		t.Errorf("said %d times; in the end %+v", n, r.runner.Alerts())
+	}
+}
+
+// A mail exchanger that greets with 421 was reached: that counts as an attempt like any
+// other reply, and as nothing about the network, so that all mail comes to an end, be it
+// for such a one or for one that is down beside them.
+func TestExchangersThatGreetWith421AreReached(t *testing.T) {
+	zone := dnstest.Zone{}
+	for _, i := range []string{"1", "2", "3", "4"} {
+		zone["d"+i+".test. A"] = []string{"d" + i + ".test. 60 A 127.13.2." + i}
+	}
+	names := dnstest.Serve(t, zone)
+	port := 0
+	for i := range 3 {
+		port = relaytest.New(t, relaytest.Options{Listen: fmt.Sprintf("127.13.2.%d:%d", i+1, port), Rules: []relaytest.Rule{
+			{At: "greeting", Reply: "421 4.7.0 your address is not welcome"},
+		}}).Port()
+	}
+	r := start(t, t.TempDir(), settings(nil, func(c *config.Config) {
+		c.MX.Port, c.MX.Resolver, c.MX.AllowLoopback = port, names.Addr, true
+		c.Retry.First, c.Retry.Max = config.Duration(100*time.Millisecond), config.Duration(200*time.Millisecond)
+		c.Retry.Lifetime = config.Duration(50 * time.Millisecond)
+	}))
+	var ids []spool.ID
+	for _, i := range []string{"1", "2", "3"} {
+		ids = append(ids, spooltest.Put(t, r.spool, content, "a@d"+i+".test"))
+	}
+	for _, id := range ids {
+		r.wait(id, func(m *spool.Message) bool { return m.Attempts > 0 })
+	}
+	for _, id := range append(ids, spooltest.Put(t, r.spool, content, "a@d4.test")) {
+		m := r.wait(id, settled)
+		if rcpt := m.Recipients[0]; rcpt.Status != spool.Failed || rcpt.Reply.Status != "4.4.7" || rcpt.Waited != 0 || len(m.Reports) != 1 {
+			t.Errorf("%+v", m)
+		}
+	}
+	if alerts := r.runner.Alerts(); len(alerts) != 0 {
+		t.Errorf("%+v", alerts)
 	}
 }
 

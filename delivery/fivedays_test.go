@@ -29,10 +29,10 @@ type neighbourhood struct {
 
 func settleDown(t *testing.T) *neighbourhood {
 	zone := dnstest.Zone{}
-	for i, name := range []string{"dead.test", "grey.test", "flap.test", "lies.test", "reset.test", "live.test", "example.org"} {
+	for i, name := range []string{"dead.test", "grey.test", "flap.test", "lies.test", "reset.test", "live.test", "example.org", "busy.test"} {
 		host := fmt.Sprintf("mx.%s.", name)
 		zone[name+". MX"] = []string{name + ". 60 MX 1 " + host}
-		zone[host+" A"] = []string{fmt.Sprintf("%s 60 A 127.14.0.%d", host, min(i+1, 6))}
+		zone[host+" A"] = []string{fmt.Sprintf("%s 60 A 127.14.0.%d", host, []int{1, 2, 3, 4, 5, 6, 6, 7}[i])}
 	}
 	n := &neighbourhood{names: dnstest.Serve(t, zone)}
 	listen := func(i int, rules ...relaytest.Rule) *relaytest.Server {
@@ -46,6 +46,7 @@ func settleDown(t *testing.T) *neighbourhood {
 	n.flapping = listen(3)
 	n.lying = listen(4, relaytest.Rule{At: "dot", Reply: "451 4.3.0 on second thoughts", Do: relaytest.Close})
 	n.resetting = listen(5, relaytest.Rule{At: "dot", Do: relaytest.Reset})
+	listen(7, relaytest.Rule{At: "greeting", Reply: "421 4.3.2 too many connections"})
 	n.shut = relaytest.New(t, relaytest.Options{Users: map[string]string{"u": "p"}, Rules: []relaytest.Rule{{At: "AUTH", Reply: "535 5.7.8 no"}}})
 	return n
 }
@@ -63,8 +64,8 @@ func alone(rules ...relaytest.Rule) []relaytest.Rule {
 const fiveDays = 5 * 24 * time.Hour
 
 // Five days with a domain that is dead, one that greylists, one that comes and goes, one
-// that thinks better of it after the content, and one that resets the connection
-// then: each message is attempted when the schedule says so and no more often, its sender
+// that thinks better of it after the content, one that resets the connection
+// then, and one that greets with 421 all the time: each message is attempted when the schedule says so and no more often, its sender
 // is warned once, what fails fails after five days, and mail for others is not a second
 // late. Mail for a relay with another password than ours waits, is attempted once an
 // hour in all, nobody hears of it, and it goes within an hour when that is mended.
@@ -98,7 +99,7 @@ func TestFiveDaysWithBadNeighbours(t *testing.T) {
 
 		start := time.Now()
 		put := func(domain string) spool.ID { return spooltest.Put(t, s, content, "a@"+domain+".test") }
-		dead, grey, lies, reset := put("dead"), put("grey"), put("lies"), put("reset")
+		dead, grey, lies, reset, busy := put("dead"), put("grey"), put("lies"), put("reset"), put("busy")
 		n.flapping.SetRules(alone(relaytest.Rule{At: "greeting", Reply: "421 4.3.2 back soon"})...)
 		flap := put("flap")
 		var live, shut []spool.ID
@@ -140,6 +141,7 @@ func TestFiveDaysWithBadNeighbours(t *testing.T) {
 		step(dead, spool.Failed, "4.4.7", 35, 39, fiveDays)
 		step(lies, spool.Failed, "4.4.7", 35, 39, fiveDays)
 		step(reset, spool.Failed, "4.4.7", 35, 39, fiveDays)
+		step(busy, spool.Failed, "4.4.7", 35, 39, fiveDays)
 		step(grey, spool.Relayed, "2.0.0", 3, 3, 0)
 		step(flap, spool.Relayed, "2.0.0", 8, 8, 7*time.Hour)
 		for _, id := range live {
@@ -170,8 +172,8 @@ func TestFiveDaysWithBadNeighbours(t *testing.T) {
 				}
 			}
 		}
-		// Warned: dead, lies, reset, flap. Failed: dead, lies, reset.
-		if said["Still"] != 4 || said["Not"] != 3 {
+		// Warned: dead, lies, reset, busy, flap. Failed: all but the last.
+		if said["Still"] != 5 || said["Not"] != 4 {
 			t.Errorf("reports: %v", said)
 		}
 	})

@@ -102,6 +102,7 @@ func (h *host) note(t target, l *line, reply spool.Reply, now time.Time, retry c
 	bears := l.bears()
 	h.known.with(h.key, func(k *Host) {
 		k.Name, k.MX, k.Connections = l.peer.where(), true, bears
+		k.answered = k.answered || noTLS || reply.Code != 0
 		if noTLS && reply.Command == "TLS" {
 			// It offers what it cannot do. Where TLS may be done without, it will be.
 			k.Plaintext, k.Seen = now.Add(tlsMemory), now

@@ -59,7 +59,8 @@ type Host struct {
 	// Seen is when it was last tried.
 	Seen time.Time `json:"seen"`
 
-	last spool.Reply // that Error is from; the zero Reply after Load
+	last     spool.Reply // that Error is from; the zero Reply after Load
+	answered bool        // it has said something, whatever that was; false after Load
 }
 
 // down reports whether the host is to be left alone.
@@ -84,7 +85,7 @@ func (m *Memory) with(key string, f func(*Host)) {
 		m.hosts[key] = h
 	}
 	f(h)
-	m.reached = m.reached || h.MX && !h.Succeeded.IsZero()
+	m.reached = m.reached || h.MX && (h.answered || !h.Succeeded.IsZero())
 	m.changed = true
 }
 
