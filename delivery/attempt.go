@@ -196,6 +196,9 @@ func (r *Runner) attemptLeg(ctx context.Context, s *spool.Spool, p *plan, m *spo
 	again := r.learn(ctx, s, p, l, replies, start)
 	bad := found.err()
 	a := &spool.Attempt{At: start, Took: time.Since(start), Hop: l.hop, Keep: l.route.keep}
+	if from := l.batch.Message.Sender; from != m.Sender {
+		a.From = from
+	}
 	for i, about := range l.about {
 		if bad != nil && replies[i].Class() != spool.Success {
 			continue // it says nothing about them that is worth a bounce
@@ -325,6 +328,9 @@ func (r *Runner) report(m *spool.Message, a *spool.Attempt) {
 		}
 		if o.Reply.Host != "" {
 			log = log.With("host", o.Reply.Host)
+		}
+		if !a.From.IsNull() {
+			log = log.With("from", a.From.String())
 		}
 		if o.Reply.Unannounced {
 			log = log.With("eightbit", "unannounced")

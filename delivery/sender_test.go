@@ -39,4 +39,18 @@ func TestRouteHasASenderOfItsOwn(t *testing.T) {
 	if report, ok := got["sender@example.org"]; !ok || report.From != "" {
 		t.Errorf("no report to the sender: %+v", report)
 	}
+	r.logged("from=sender@acct.example")
+	attempts, err := r.spool.Attempts(m.ID)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, a := range attempts {
+		want := ""
+		if to := m.Recipients[a.Outcomes[0].Recipient].Address.Domain; to == "acct.test" {
+			want = "sender@acct.example"
+		}
+		if got := a.From.String(); got != want {
+			t.Errorf("the attempt for %s is from %q, want %q", m.Recipients[a.Outcomes[0].Recipient].Address, got, want)
+		}
+	}
 }

@@ -210,6 +210,9 @@ type Attempt struct {
 	// Hop is the next hop as the route names it: "relay smtp.example.net:587".
 	Hop string `json:"hop"`
 	TLS string `json:"tls,omitempty"`
+	// From is the reverse-path, where the way has another than the message: a route's
+	// own, or the owner of an alias.
+	From address.Address `json:"from,omitzero"`
 	// Outcomes has one entry for each recipient attempted.
 	Outcomes []Outcome `json:"outcomes"`
 	// Children take the place of recipients that were expanded. Addresses that the

@@ -153,6 +153,9 @@ func (p tracePrinter) attempt(at *control.Attempt) {
 	if at.TLS != "" {
 		text += ", " + at.TLS
 	}
+	if at.From != "" {
+		text += ", from <" + at.From + ">"
+	}
 	p.field("attempt", text)
 	for i, rcpt := range at.Recipients {
 		if i < len(at.Replies) {

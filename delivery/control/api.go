@@ -75,6 +75,7 @@ type Attempt struct {
 	TookMS     int64         `json:"took_ms"`
 	Hop        string        `json:"hop"`
 	TLS        string        `json:"tls"`
+	From       string        `json:"from,omitempty"` // the reverse-path, where it was another
 	Recipients []string      `json:"recipients"`
 	Replies    []spool.Reply `json:"replies"`
 }
@@ -188,6 +189,9 @@ func newTrace(m *spool.Message, attempts []spool.Attempt) Trace {
 	for i, a := range attempts {
 		t := &out.Attempts[i]
 		*t = Attempt{At: a.At.UTC(), TookMS: a.Took.Milliseconds(), Hop: a.Hop, TLS: a.TLS, Recipients: []string{}, Replies: []spool.Reply{}}
+		if !a.From.IsNull() {
+			t.From = a.From.String()
+		}
 		for _, o := range a.Outcomes {
 			var rcpt address.Address
 			if o.Recipient >= 0 && o.Recipient < len(m.Recipients) {

@@ -263,6 +263,9 @@ func life(m *spool.Message, attempts []spool.Attempt, reports []*spool.Message) 
 			if o.Reply.Host != "" {
 				attrs = append(attrs, "host", o.Reply.Host)
 			}
+			if !a.From.IsNull() {
+				attrs = append(attrs, "from", a.From.String())
+			}
 			attrs = append(attrs, "age", last.Sub(m.Arrived).Round(time.Millisecond))
 			if o.Status == spool.Deferred {
 				attrs = append(attrs, "next", o.Next.UTC().Format(time.RFC3339))

@@ -124,6 +124,23 @@ func TestLogHasReportsAndDigests(t *testing.T) {
 	if _, err := w.spool.Record(id, &spool.Attempt{At: time.Now(), Outcomes: []spool.Outcome{{Recipient: 0, Status: spool.Failed, Reply: failure}}}, report); err != nil {
 		t.Fatal(err)
 	}
+	by, err := address.Parse("shop@route.test")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := w.spool.Record(id, &spool.Attempt{At: time.Now(), From: by, Outcomes: []spool.Outcome{{Recipient: 1, Status: spool.Deferred, Reply: deferral}}}); err != nil {
+		t.Fatal(err)
+	}
+	for e, err := range w.client.Log(t.Context(), control.LogQuery{Lines: 1}) {
+		if !slices.ContainsFunc(e.Attrs, func(a slog.Attr) bool { return a.Key == "from" && a.Value.String() == "shop@route.test" }) {
+			t.Errorf("%+v, %v: not from whom the route says", e, err)
+		}
+	}
+	for traced, err := range w.client.Trace(t.Context(), id.String()) {
+		if err != nil || len(traced.Attempts) != 2 || traced.Attempts[0].From != "" || traced.Attempts[1].From != "shop@route.test" {
+			t.Errorf("%+v, %v", traced, err)
+		}
+	}
 	digest := w.add(t, 33, "two", func(m *spool.Message) {
 		m.Origin.Via, m.Origin.Reports, m.Recipients = spool.ViaDSN, 7, m.Recipients[:1]
 	})
