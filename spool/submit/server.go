@@ -93,7 +93,7 @@ func (srv *Server) Serve(l *net.UnixListener) error {
 // ServeTCP takes submissions of programs that only speak SMTP, on a port of this
 // machine's loopback, until Shutdown.
 func (srv *Server) ServeTCP(l *net.TCPListener) error {
-	return srv.serve(&tcpListener{l, srv})
+	return srv.serve(&tcpListener{TCPListener: l, srv: srv})
 }
 
 func (srv *Server) serve(l net.Listener) error {

@@ -30,6 +30,8 @@ const (
 type tcpListener struct {
 	*net.TCPListener
 	srv *Server
+	// diag: the kernel has answered diagnose, so that what it does not know there is not.
+	diag bool
 }
 
 func (l *tcpListener) Accept() (net.Conn, error) {
@@ -38,7 +40,7 @@ func (l *tcpListener) Accept() (net.Conn, error) {
 		if err != nil {
 			return nil, err
 		}
-		uid, err := ownerOf(c)
+		uid, err := l.ownerOf(c)
 		if err != nil {
 			l.srv.often.Warn("connection refused", "from", c.RemoteAddr(), "err", err)
 			c.Close()
@@ -52,7 +54,7 @@ func (l *tcpListener) Accept() (net.Conn, error) {
 
 // ownerOf is the uid that made the socket at the other end of a connection within this
 // machine.
-func ownerOf(c *net.TCPConn) (uid int, err error) {
+func (l *tcpListener) ownerOf(c *net.TCPConn) (uid int, err error) {
 	client, err := netip.ParseAddrPort(c.RemoteAddr().String())
 	if err != nil {
 		return 0, err
@@ -61,8 +63,15 @@ func ownerOf(c *net.TCPConn) (uid int, err error) {
 	if err != nil {
 		return 0, err
 	}
-	if !client.Addr().Unmap().IsLoopback() {
+	client = netip.AddrPortFrom(client.Addr().Unmap(), client.Port())
+	server = netip.AddrPortFrom(server.Addr().Unmap(), server.Port())
+	if !client.Addr().IsLoopback() {
 		return 0, errors.New("not from this machine")
+	}
+	uid, err = diagnose(client, server)
+	l.diag = l.diag || err == nil
+	if err == nil || errors.Is(err, errClosed) || l.diag && errors.Is(err, errNoSocket) {
+		return uid, err
 	}
 	// A client that has a socket for both families is in the table of the other one.
 	for _, table := range []string{"/proc/net/tcp", "/proc/net/tcp6"} {
@@ -102,7 +111,7 @@ func findLine(table io.Reader, local, remote netip.AddrPort) (uid int, err error
 			continue
 		}
 		if fields[9] == "0" {
-			return 0, errors.New("the client has closed it already")
+			return 0, errClosed
 		}
 		return strconv.Atoi(fields[7])
 	}
