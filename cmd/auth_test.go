@@ -115,6 +115,7 @@ func TestMailGoesWithALoginByDevice(t *testing.T) {
 		t.Errorf("auth status: %s, %v", status, err)
 	}
 	b.tokensArePrivate(t)
+	b.tellsWhatTheRunnerUses(t, account)
 
 	before := b.log.count("status=deferred")
 	s.issuer.Revoke()
@@ -174,6 +175,26 @@ func TestLoginByCode(t *testing.T) {
 	}
 	if r := b.run(b.command("", program("postino"), "auth", "logout")); r.code != 1 {
 		t.Errorf("a second logout: %+v", r)
+	}
+}
+
+// tellsWhatTheRunnerUses has the configuration say something else, which nobody has told
+// the runner.
+func (b *box) tellsWhatTheRunnerUses(t *testing.T, account string) {
+	t.Helper()
+	text, err := os.ReadFile(b.config)
+	if err != nil {
+		t.Fatal(err)
+	}
+	other := strings.ReplaceAll(string(text), account, "other@x.test")
+	if err := os.WriteFile(b.config, []byte(other), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if out := b.postino("auth", "status"); !strings.Contains(out, account+"  relay ") || !strings.Contains(out, "logged in, refreshed ") {
+		t.Errorf("auth status with a runner that has not read the configuration again: %s", out)
+	}
+	if err := os.WriteFile(b.config, text, 0o600); err != nil {
+		t.Fatal(err)
 	}
 }
 

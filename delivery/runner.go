@@ -314,6 +314,23 @@ func (r *Runner) accounts() []*config.Relay {
 	return r.plan.config.Accounts()
 }
 
+// Login is an account that access tokens are fetched for, and how it stands with it.
+type Login = oauth.State
+
+// Logins are those of the configuration in use, as far as the first of which that cannot
+// be found out.
+func (r *Runner) Logins(ctx context.Context) ([]Login, error) {
+	var list []Login
+	for _, account := range r.accounts() {
+		l, err := r.tokens.State(ctx, account, time.Now())
+		if err != nil {
+			return list, err
+		}
+		list = append(list, l)
+	}
+	return list, nil
+}
+
 // trim keeps history and submission IDs within their limits.
 func (r *Runner) trim(ctx context.Context, s *spool.Spool) {
 	tick := time.NewTicker(trimInterval)

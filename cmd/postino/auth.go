@@ -6,13 +6,14 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"net"
 	"path/filepath"
 	"strconv"
 	"strings"
 	"time"
 
 	"postino/config"
+	"postino/delivery"
+	"postino/delivery/control"
 	"postino/delivery/oauth"
 	"postino/spool"
 )
@@ -161,44 +162,28 @@ func isProvider(r *config.Relay, what string) bool {
 	return false
 }
 
-// login is an account and whether somebody is logged in, as auth status tells it.
-type login struct {
-	Account  string `json:"account"`
-	Provider string `json:"provider"` // its name, or the address of its token endpoint
-	Flow     string `json:"flow"`
-	Hop      string `json:"hop"`
-	// Login is "ok", "expired" where the token has ended and nobody refreshed it,
-	// "missing", "damaged", or "none" where there is none to be.
-	Login      string     `json:"login"`
-	Refreshed  *time.Time `json:"refreshed,omitempty"`
-	Expires    *time.Time `json:"expires,omitempty"`
-	Refreshing bool       `json:"refreshing"` // it can be refreshed
-	remedy     string
-}
-
-// runAuthStatus is the auth status command.
-func runAuthStatus(_ context.Context, a *app, o options, operands []string) error {
+// runAuthStatus is the auth status command. A runner that is up says what it uses;
+// without one the files say what the next would.
+func runAuthStatus(ctx context.Context, a *app, o options, operands []string) error {
 	if len(operands) > 0 {
 		return usageError("auth status takes no operands")
 	}
-	c, err := a.loadConfig()
-	if err != nil {
-		return err
+	client := control.Dial(a.spool)
+	defer client.Close()
+	list, err := client.Logins(ctx)
+	if errors.Is(err, control.ErrNoRunner) {
+		list, err = a.storedLogins(ctx)
 	}
-	store, err := a.tokens()
 	if err != nil {
 		return err
 	}
 	var missing error
 	err = a.output(func(w io.Writer) error {
-		for _, r := range c.Accounts() {
-			l, err := loginOf(store, r, time.Now())
-			if err != nil {
-				return err
+		for _, l := range list {
+			if !l.Good() {
+				missing = &exitError{status: exFailure, err: fmt.Errorf("%s has no good login: run %q", l.Account, l.Remedy)}
 			}
-			if l.Login != "ok" && l.Login != "none" {
-				missing = &exitError{status: exFailure, err: fmt.Errorf("%s has no good login: run %q", l.Account, l.remedy)}
-			}
+			var err error
 			if o.json {
 				err = writeLine(w, l)
 			} else {
@@ -213,56 +198,48 @@ func runAuthStatus(_ context.Context, a *app, o options, operands []string) erro
 	return errors.Join(err, missing)
 }
 
-func loginOf(store *oauth.Store, r *config.Relay, now time.Time) (login, error) {
-	l := login{Account: r.Username, Provider: string(r.OAuth.Provider), Flow: string(r.OAuth.Flow), Login: "none",
-		Hop: "relay " + net.JoinHostPort(r.Host[0], strconv.Itoa(r.Port)), remedy: oauth.LoginCommand(r)}
-	if l.Provider == "" {
-		l.Provider = r.OAuth.TokenURL
+// storedLogins are the accounts of the configuration, by the files of their tokens.
+func (a *app) storedLogins(ctx context.Context) ([]delivery.Login, error) {
+	c, err := a.loadConfig()
+	if err != nil {
+		return nil, err
 	}
-	if r.OAuth.Flow == config.FlowClient {
-		return l, nil
+	store, err := a.tokens()
+	if err != nil {
+		return nil, err
 	}
-	t, err := store.Stored(r)
-	switch {
-	case err == oauth.ErrLogin:
-		l.Login = "missing"
-		return l, nil
-	case errors.Is(err, oauth.ErrLogin):
-		l.Login = "damaged"
-		return l, nil
-	case err != nil:
-		return l, err
-	}
-	l.Login, l.Refreshing = "ok", t.Refresh != ""
-	issued := t.Issued.UTC()
-	l.Refreshed = &issued
-	if !t.Expires.IsZero() {
-		expires := t.Expires.UTC()
-		l.Expires = &expires
-		if now.After(expires) {
-			l.Login = "expired"
+	var list []delivery.Login
+	for _, r := range c.Accounts() {
+		l, err := store.State(ctx, r, time.Now())
+		if err != nil {
+			return nil, err
 		}
+		list = append(list, l)
 	}
-	return l, nil
+	return list, nil
 }
 
 // loginLine is l as people read it.
-func (a *app) loginLine(l login) string {
+func (a *app) loginLine(l delivery.Login) string {
 	text := fmt.Sprintf("%s  %s, %s, %s  ", l.Account, l.Hop, l.Provider, l.Flow)
 	switch l.Login {
-	case "none":
-		return text + "needs no login"
-	case "ok", "expired":
+	case oauth.LoginNone:
+		text += "needs no login"
+	case oauth.LoginOK, oauth.LoginExpired:
 		text += "logged in, refreshed " + l.Refreshed.In(a.zone).Format(time.DateTime)
-		if l.Login == "expired" {
+		if l.Login == oauth.LoginExpired {
 			text += ", ended " + l.Expires.In(a.zone).Format(time.DateTime)
 		}
 		if !l.Refreshing {
 			text += ", cannot be refreshed"
 		}
-		return text
-	case "damaged":
-		return text + "the file of the token is damaged"
+	case oauth.LoginDamaged:
+		text += "the file of the token is damaged"
+	default:
+		text += "not logged in"
 	}
-	return text + "not logged in"
+	if l.Problem != "" {
+		text += "; the last refresh failed: " + l.Problem
+	}
+	return text
 }

@@ -50,7 +50,7 @@ func TestStrangersSeeThatThereIsMailAndOfTheirOwnAll(t *testing.T) {
 		"show": spool.ErrNotFound, "content": spool.ErrNotFound,
 		"hold": control.ErrNotAllowed, "release": control.ErrNotAllowed, "retry": control.ErrNotAllowed,
 		"flush": control.ErrNotAllowed, "preview": control.ErrNotAllowed, "delete": control.ErrNotAllowed, "yield": control.ErrNotAllowed,
-		"reload": control.ErrNotAllowed, "compact": control.ErrNotAllowed, "hosts": control.ErrNotAllowed, "forget": control.ErrNotAllowed, "suspend": control.ErrNotAllowed, "suspensions": control.ErrNotAllowed, "resume": control.ErrNotAllowed,
+		"reload": control.ErrNotAllowed, "compact": control.ErrNotAllowed, "hosts": control.ErrNotAllowed, "logins": control.ErrNotAllowed, "forget": control.ErrNotAllowed, "suspend": control.ErrNotAllowed, "suspensions": control.ErrNotAllowed, "resume": control.ErrNotAllowed,
 	} {
 		if out.Errors[name] != want.Error() {
 			t.Errorf("%s: got %q, want %q", name, out.Errors[name], want)
@@ -86,7 +86,7 @@ func TestAdministratorsAreRootOwnerAndGroup(t *testing.T) {
 			w := newWorld(t, control.Options{Owner: 1999, Group: admingroup, UntilEmpty: true, Stop: func() { yielded <- true }})
 			id := w.add(t, 1500, "private", nil)
 			out := ask(t, w.dir, &tt.cred, id)
-			for _, name := range []string{"hold", "release", "retry", "flush", "yield", "reload", "compact", "hosts", "forget", "preview", "delete", "suspend", "suspensions", "resume"} {
+			for _, name := range []string{"hold", "release", "retry", "flush", "yield", "reload", "compact", "hosts", "logins", "forget", "preview", "delete", "suspend", "suspensions", "resume"} {
 				if out.Errors[name] != tt.want {
 					t.Errorf("%s: got %q, want %q", name, out.Errors[name], tt.want)
 				}

@@ -105,6 +105,33 @@ func (s *Server) hosts(w http.ResponseWriter, _ *request) error {
 	})
 }
 
+func (s *Server) logins(w http.ResponseWriter, r *request) error {
+	return stream(w, func(yield func(delivery.Login, error) bool) {
+		logins, err := s.o.Runner.Logins(r.Context())
+		for _, l := range logins {
+			if !yield(l, nil) {
+				return
+			}
+		}
+		if err != nil {
+			yield(delivery.Login{}, err)
+		}
+	})
+}
+
+// Logins are the accounts that access tokens are fetched for, as the runner knows them;
+// ErrNotAllowed to all but administrators.
+func (c *Client) Logins(ctx context.Context) ([]delivery.Login, error) {
+	var out []delivery.Login
+	for l, err := range list[delivery.Login](ctx, c, http.MethodGet, "/logins") {
+		if err != nil {
+			return out, err
+		}
+		out = append(out, l)
+	}
+	return out, nil
+}
+
 // Forgotten is what came of ForgetHost.
 type Forgotten struct {
 	Host  string `json:"host"`

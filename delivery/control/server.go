@@ -154,6 +154,7 @@ func (s *Server) routes() http.Handler {
 		"POST /reload":       s.admin(s.reload),
 		"POST /compact":      s.admin(s.compact),
 		"GET /hosts":         s.admin(s.hosts),
+		"GET /logins":        s.admin(s.logins),
 		"POST /hosts/forget": s.admin(s.forgetHost),
 	}
 	for _, v := range Verbs() {

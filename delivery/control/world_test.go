@@ -132,6 +132,8 @@ func helper(dir, what string, args []string) {
 	verdict("preview", err)
 	_, err = c.Hosts(ctx)
 	verdict("hosts", err)
+	_, err = c.Logins(ctx)
+	verdict("logins", err)
 	_, err = c.ForgetHost(ctx, "mx.test")
 	verdict("forget", err)
 	verdict("delete", steer(ctx, c, control.Delete, id))
