@@ -103,10 +103,13 @@ kind_of() { [ ! -r "$list" ] || sed -n "s|^\([a-z]*\) $1\( .*\)*\$|\1|p" "$list"
 make_list() {
 	if [ -d "$root$lib" ]; then return 0; fi
 	printf '  mkdir -p %s\n' "$root$lib"
+	top=$lib made=" $lib "
+	until [ -z "${top%/*}" ] || [ -d "$root${top%/*}" ]; do
+		top=${top%/*}
+		made="$made$top "
+	done
 	[ -z "$dry" ] || return 0
 	[ -z "$root" ] || { mkdir -p "$root$lib" && return 0; }
-	top=$lib
-	until [ -d "${top%/*}/" ]; do top=${top%/*}; done
 	rm -rf "$top.new"
 	mkdir -p "$top.new${lib#"$top"}"
 	dir=$lib list=$top.new${list#"$top"}

@@ -16,7 +16,7 @@ const sent = `
 send() { printf 'Subject: %s\n\nhello\n' "$1" | setpriv --reuid=65534 --regid=65534 --clear-groups ${2:-/usr/sbin/sendmail} -i alice@example.org; }
 `
 
-// What is installed is there, works, and stays as it is when it is installed again;
+// What is installed is there, works, is what --dry-run says, and stays as it is when it is installed again;
 // when it is taken away, the system is as it was, to the last file, with each kind of
 // service manager and with each way to take sendmail's place.
 func TestUninstallLeavesTheSystemAsItWas(t *testing.T) {
@@ -27,7 +27,11 @@ func TestUninstallLeavesTheSystemAsItWas(t *testing.T) {
 			m := newMachine(t)
 			out, changed := m.run(held+given, sent+`
 cd /src
-./install.sh --binaries /bin.new --service none
+as_said() { # ARGUMENTS: does what they say, which --dry-run has to tell
+	./install.sh "$@" --dry-run | grep '^  ' >/tmp/dry
+	./install.sh "$@" | grep '^  ' | diff /tmp/dry -
+}
+as_said --binaries /bin.new --service none
 for path in /usr/sbin/sendmail /usr/lib/sendmail; do
 	send "to-$path" $path
 done
@@ -37,7 +41,7 @@ echo "--- again"
 ./install.sh --binaries /bin.new
 echo "--- end"
 postino delete --all
-./install.sh --uninstall --purge
+as_said --uninstall --purge
 `)
 			if changed != "" {
 				t.Errorf("changed:\n%s", changed)
