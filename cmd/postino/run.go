@@ -3,13 +3,10 @@ package main
 import (
 	"context"
 	"errors"
-	"fmt"
-	"io/fs"
 	"log/slog"
 	"os"
 	"os/signal"
 	"path/filepath"
-	"slices"
 	"sync/atomic"
 	"time"
 
@@ -108,77 +105,6 @@ func runRunner(ctx context.Context, a *app, untilEmpty bool) error {
 		svc.log.Error("stopped", "err", err) // standard error goes nowhere
 	}
 	return err
-}
-
-// forgetCaller undoes what a caller of sendmail may have set for itself and handed
-// down to the runner that its front end started: a umask, and a limit on the size
-// of files that the spool would run into.
-func forgetCaller() {
-	unix.Umask(0o022)
-	var l unix.Rlimit
-	if unix.Getrlimit(unix.RLIMIT_FSIZE, &l) == nil {
-		l.Cur = l.Max
-		_ = unix.Setrlimit(unix.RLIMIT_FSIZE, &l)
-	}
-}
-
-// keepMemoryPrivate keeps passwords and mail out of core files and from processes of
-// the same user that would look into ours. It fails on no system that we run on, and
-// without it nothing else changes.
-func keepMemoryPrivate() {
-	_ = unix.Setrlimit(unix.RLIMIT_CORE, &unix.Rlimit{})
-	_ = unix.Prctl(unix.PR_SET_DUMPABLE, 0, 0, 0, 0)
-}
-
-// dropMode is that of drop/: sticky, so that nobody takes another's file away; setgid,
-// so that the files are readable by the runner's group.
-const dropMode = 0o733 | fs.ModeDir | fs.ModeSticky | fs.ModeSetgid
-
-// prepareSpool makes the spool directory usable by callers before anything can go
-// wrong with the configuration: whoever submits needs drop/ and nothing else.
-func prepareSpool(dir string) error {
-	if err := makeSpoolDir(dir); err != nil {
-		return fmt.Errorf("spool directory: %w", err)
-	}
-	if err := becomeOwner(dir); err != nil {
-		return err
-	}
-	drop := filepath.Join(dir, spool.DropDir)
-	if err := os.Mkdir(drop, 0o733); err != nil && !errors.Is(err, fs.ErrExist) {
-		return err
-	}
-	info, err := os.Lstat(drop)
-	if err != nil {
-		return err
-	}
-	// Only where it is needed: who runs us may allow nobody to set that bit.
-	if info.Mode() != dropMode {
-		if err := os.Chmod(drop, dropMode&^fs.ModeDir); err != nil {
-			return err
-		}
-	}
-	return syncDir(dir) // what is left in drop/ must not go with it in a power cut
-}
-
-// makeSpoolDir makes the spool directory if it is missing. Its name is synced each
-// time: the runner that made it may have ended before it got so far.
-func makeSpoolDir(dir string) error {
-	if err := os.MkdirAll(dir, 0o755); err != nil {
-		return err
-	}
-	err := syncDir(filepath.Dir(dir))
-	if errors.Is(err, fs.ErrPermission) || errors.Is(err, unix.EINVAL) {
-		return nil // who may not read it, or a file system that cannot sync directories
-	}
-	return err
-}
-
-func syncDir(dir string) error {
-	d, err := os.Open(dir)
-	if err != nil {
-		return err
-	}
-	return errors.Join(d.Sync(), d.Close())
 }
 
 // open opens the spool. A runner started for the moment gives way where another
@@ -340,76 +266,6 @@ func (svc *service) salvage(ctx context.Context) <-chan struct{} {
 	return done
 }
 
-// dropsNeedRoom reports whether mail waits in drop/ for a full disk to have room.
-func (svc *service) dropsNeedRoom() bool {
-	if svc.spool.Room() == nil {
-		return false
-	}
-	waiting, err := submit.DropsWaiting(svc.app.spool)
-	return err == nil && waiting
-}
-
-// takeIn begins to take submissions. The function it returns ends that; with
-// last, it looks into drop/ once more when nobody can reach the socket any more.
-func (svc *service) takeIn() (end func(last bool), err error) {
-	srv := submit.New(svc.spool, policy(svc.config.Load()), svc.log)
-	svc.intake = srv
-	ports := slices.Clone(svc.manager.ports)
-	if !svc.untilEmpty { // which is not there when programs connect
-		for _, address := range svc.config.Load().SMTP.Listen {
-			p, err := openPort("smtp.listen", address, svc.log)
-			if err != nil {
-				closeAll(ports)
-				return nil, err
-			}
-			ports = append(ports, p)
-		}
-	}
-	l := svc.manager.submit
-	if l == nil {
-		if l, err = listen(svc.app.spool, spool.SubmitSocket); err != nil {
-			closeAll(ports)
-			return nil, err
-		}
-	}
-	ctx, cancel := context.WithCancel(context.Background())
-	done := make(chan error, 2+len(ports))
-	for _, p := range ports {
-		go func() { done <- p.serve(ctx, svc.log, srv.ServeTCP) }()
-	}
-	go func() { done <- srv.Serve(l) }()
-	go func() { done <- srv.Drops(ctx) }()
-	return func(last bool) {
-		if svc.manager.submit == nil { // else the name is the service manager's, and who connects now waits for our successor
-			_ = os.Remove(filepath.Join(svc.app.spool, spool.SubmitSocket))
-		}
-		l.Close()
-		cancel() // closes the ports
-		for range cap(done) {
-			if err := <-done; err != nil {
-				svc.log.Error("submissions ended", "err", err)
-			}
-		}
-		grace, cancel := context.WithTimeout(context.Background(), intakeGrace)
-		defer cancel()
-		srv.Shutdown(grace)
-		if last {
-			svc.lastLook()
-		}
-	}, nil
-}
-
-// lastLook takes what is in drop/ when nobody can reach the socket any more.
-func (svc *service) lastLook() {
-	srv := submit.New(svc.spool, policy(svc.config.Load()), svc.log)
-	if err := srv.ScanDrops(context.Background()); err != nil {
-		svc.log.Error("drop directory not read", "err", err)
-	}
-	grace, cancel := context.WithTimeout(context.Background(), intakeGrace)
-	defer cancel()
-	srv.Shutdown(grace)
-}
-
 func (svc *service) serveControl() (end func(), err error) {
 	l, err := listen(svc.app.spool, spool.ControlSocket)
 	if err != nil {
@@ -448,51 +304,4 @@ func nudge[T any](c chan<- T, v T) {
 	case c <- v:
 	default:
 	}
-}
-
-// askToReload has the main goroutine reload, and waits for it.
-func (svc *service) askToReload(ctx context.Context) error {
-	answer := make(chan error, 1)
-	select {
-	case svc.reloads <- answer:
-		return <-answer
-	case <-ctx.Done():
-		return errors.New("the runner is ending")
-	}
-}
-
-// reload takes the configuration anew and keeps the old one if that is wrong.
-func (svc *service) reload() error {
-	svc.manager.tell(reloading())
-	defer func() { svc.manager.tell("READY=1", svc.statusLine()) }()
-	c, err := svc.app.loadConfig()
-	if err == nil {
-		err = svc.runner.SetConfig(c)
-	}
-	if err != nil {
-		svc.log.Error("configuration not reloaded, the old one stays", "err", err)
-		return err
-	}
-	svc.config.Store(c)
-	svc.intake.SetPolicy(policy(c))
-	svc.log.Info("configuration reloaded", "mode", string(c.Mode))
-	return nil
-}
-
-func policy(c *config.Config) submit.Policy {
-	return submit.Policy{
-		Hostname: c.Hostname, Domain: c.Domain,
-		MaxMessageSize: int64(c.MaxMessageSize), MaxRecipients: c.Limits.MaxRecipients,
-		PerUID: submit.Rate(c.Limits.PerUID), RecipientsPerUID: submit.Rate(c.Limits.RecipientsPerUID),
-		From: submit.From{Envelope: rewriting(c.From.Envelope), Header: rewriting(c.From.Header), Address: c.From.Address, Name: c.From.Name,
-			Generic: c.From.Generic, KeepAs: string(c.From.KeepAs)},
-		LocalDomains: c.LocalDomains, AllowFrom: c.Limits.AllowFrom,
-	}
-}
-
-func rewriting(r config.Rewrite) submit.Rewrite {
-	if r == config.Qualify {
-		return submit.Qualify
-	}
-	return submit.Rewrite(r)
 }

@@ -2,11 +2,7 @@ package submit
 
 import (
 	"errors"
-	"fmt"
 	"io"
-	"math/rand/v2"
-	"slices"
-	"strconv"
 	"strings"
 	"sync"
 	"time"
@@ -14,21 +10,8 @@ import (
 	"github.com/emersion/go-smtp"
 
 	"postino/spool"
-	"postino/spool/address"
 	"postino/spool/handoff"
 	"postino/spool/header"
-)
-
-// maxHops is how many Received fields a message may have before it is taken to
-// be going in circles. RFC 5321 §6.3 asks for at least 100 in a relay; what a
-// front end submits has hardly any.
-const maxHops = 100
-
-const (
-	// maxOriginal is the longest address in an ORCPT, in octets (RFC 3461 §4.2).
-	maxOriginal = 500
-	// maxEnvelopeID is the longest ENVID, in octets (RFC 3461 §4.4).
-	maxEnvelopeID = 100
 )
 
 // maxRepeated is how many recipients of a message may have been named before, beside
@@ -124,23 +107,6 @@ func (s *session) giveUp(tx *transaction) {
 	}
 }
 
-func refuse(code int, status smtp.EnhancedCode, format string, args ...any) *smtp.SMTPError {
-	return &smtp.SMTPError{Code: code, EnhancedCode: status, Message: fmt.Sprintf(format, args...)}
-}
-
-// object refuses. The sender of a drop file was told long ago that it is in our hands,
-// and is told now by the runner's report.
-func (tx *transaction) object(e *smtp.SMTPError) error {
-	if tx.msg.Origin.Via != spool.ViaDrop {
-		return e
-	}
-	if tx.msg.Refused == nil {
-		status := fmt.Sprintf("%d.%d.%d", e.EnhancedCode[0], e.EnhancedCode[1], e.EnhancedCode[2])
-		tx.msg.Refused = &spool.Reply{Status: status, Text: e.Message, Command: "policy"}
-	}
-	return nil
-}
-
 // Mail begins a transaction.
 func (s *session) Mail(from string, o *smtp.MailOptions) error {
 	s.conn.refused.Store(false)
@@ -178,50 +144,6 @@ func (s *session) Mail(from string, o *smtp.MailOptions) error {
 	tx.msg.BareSender = tx.msg.BareSender && tx.msg.Sender == sender
 	s.set(tx)
 	return nil
-}
-
-// nestedMail refuses a second MAIL (RFC 5321 §4.1.4). The server would go on with
-// the recipients of the first, which we have forgotten.
-func nestedMail() error {
-	return refuse(503, smtp.EnhancedCode{5, 5, 1}, "a transaction is under way: RSET ends it")
-}
-
-// noRecipients refuses content that is for nobody.
-func noRecipients() error {
-	return refuse(554, smtp.EnhancedCode{5, 5, 1}, "no recipients")
-}
-
-func (tx *transaction) tooLarge() *smtp.SMTPError {
-	return refuse(552, smtp.EnhancedCode{5, 3, 4}, "message larger than %d octets: max_message_size sets the limit", tx.policy.MaxMessageSize)
-}
-
-// path is the address of a path, completed. Names on localhost are the bare names
-// of the front end.
-func (tx *transaction) path(p string) (address.Address, error) {
-	if p == "" {
-		return address.Address{}, nil
-	}
-	a, err := parsePath(p)
-	if a.Domain == "" || strings.EqualFold(a.Domain, "localhost") {
-		a.Domain = tx.policy.Domain
-	}
-	return a, err
-}
-
-// isBare reports whether a path, as go-smtp gives it, is a name of this machine.
-func isBare(path string) bool {
-	a, err := parsePath(path)
-	return err == nil && (a.Domain == "" || strings.EqualFold(a.Domain, "localhost"))
-}
-
-// parsePath turns what go-smtp made of a path into an address: it has removed the
-// quotes of the local part, so that only the last @ separates.
-func parsePath(p string) (address.Address, error) {
-	a := address.Address{Local: p}
-	if i := strings.LastIndexByte(p, '@'); i >= 0 {
-		a = address.Address{Local: p[:i], Domain: p[i+1:]}
-	}
-	return address.Parse(a.String())
 }
 
 // Rcpt adds a recipient; one that is there already is taken and dropped.
@@ -269,30 +191,6 @@ func (s *session) Rcpt(to string, o *smtp.RcptOptions) error {
 	return nil
 }
 
-func checkEnvelopeID(o *smtp.MailOptions) error {
-	if len(o.EnvelopeID) > maxEnvelopeID {
-		return refuse(501, smtp.EnhancedCode{5, 5, 4}, "ENVID: an identifier has at most %d characters", maxEnvelopeID)
-	}
-	return nil
-}
-
-func checkOriginal(o *smtp.RcptOptions) error {
-	if len(o.OriginalRecipient) > maxOriginal {
-		return refuse(501, smtp.EnhancedCode{5, 5, 4}, "ORCPT: an address has at most %d characters", maxOriginal)
-	}
-	return nil
-}
-
-// tooMany refuses a recipient.
-func (s *session) tooMany(format string, limit int) *smtp.SMTPError {
-	e := refuse(550, smtp.EnhancedCode{5, 5, 3}, format, limit)
-	if !s.conn.trusted() {
-		// A client that speaks SMTP itself sends the rest by and by.
-		e.Code, e.EnhancedCode = 452, smtp.EnhancedCode{4, 5, 3}
-	}
-	return e
-}
-
 // Data takes the content and answers for it: the reply is given when the message
 // is on disk, and never if r does not come to its proper end.
 func (s *session) Data(r io.Reader) error {
@@ -335,15 +233,6 @@ func (s *session) Data(r io.Reader) error {
 // to set the text of a success.
 func queuedAs(id string) error {
 	return &smtp.SMTPError{Code: 250, EnhancedCode: smtp.NoEnhancedCode, Message: "Ok: queued as " + id}
-}
-
-// noRoom refuses what a full disk keeps us from storing. Nothing of it is left.
-func noRoom() *smtp.SMTPError {
-	return refuse(452, smtp.EnhancedCode{4, 3, 1}, "no room in the spool: make room on its file system and send it again")
-}
-
-func tooLargeSection() *smtp.SMTPError {
-	return refuse(554, smtp.EnhancedCode{5, 6, 0}, "header section larger than %d octets or %d fields", header.MaxSection, header.MaxFields)
 }
 
 func (s *session) store(tx *transaction, r io.Reader) (spool.ID, error) {
@@ -405,77 +294,6 @@ func (s *session) store(tx *transaction, r io.Reader) (spool.ID, error) {
 	log.Info("accepted", "id", id, "from", m.Sender.String(), "rcpts", len(m.Recipients), "size", m.Size,
 		"via", m.Origin.Via, "uid", m.Origin.UID)
 	return id, nil
-}
-
-// isBulk reports whether a message says that it is one of many: Precedence, which no
-// standard defines and everybody knows (RFC 3834 §2 names these values), or the
-// fields of a mailing list (RFC 2919, RFC 2369).
-func isBulk(section *header.Section) bool {
-	switch strings.ToLower(section.Value("Precedence")) {
-	case "bulk", "list", "junk":
-		return true
-	}
-	return section.Has("List-Id") || section.Has("List-Unsubscribe")
-}
-
-func (tx *transaction) checkHops(section *header.Section) error {
-	hops := 0
-	for _, f := range section.Fields() {
-		if strings.EqualFold(f.Name, "Received") {
-			hops++
-		}
-	}
-	if hops <= maxHops {
-		return nil
-	}
-	return tx.object(refuse(554, smtp.EnhancedCode{5, 4, 6}, "mail loop: %d Received fields", hops))
-}
-
-// complete does to the header section what RFC 6409 §8 lets a submission server
-// do, the same for every carrier, and nothing more.
-func (tx *transaction) complete(section *header.Section, id spool.ID, handedIn time.Time) {
-	now := time.Now()
-	tx.msg.Arrived = now
-	if !handedIn.IsZero() && handedIn.Before(now) {
-		tx.msg.Arrived = handedIn
-	}
-	section.Drop("Bcc", "Resent-Bcc", "Return-Path", "Content-Length")
-	prefix := ""
-	if slices.ContainsFunc(section.Fields(), func(f header.Field) bool {
-		return len(f.Name) > 7 && strings.EqualFold(f.Name[:7], "Resent-")
-	}) {
-		prefix = "Resent-"
-	}
-	// A message that is sent again has its own Date and Message-ID already; where
-	// it has none, it needs them as well.
-	for _, p := range slices.Compact([]string{"", prefix}) {
-		if !section.Has(p + "From") {
-			section.Append(p+"From", tx.generatedFrom())
-		}
-		if !section.Has(p + "Date") {
-			section.Append(p+"Date", header.Date(tx.msg.Arrived))
-		}
-		if !section.Has(p + "Message-ID") {
-			section.Append(p+"Message-ID", messageID(id, tx.policy.Hostname))
-		}
-	}
-	tx.policy.rewrite(section)
-	section.Prepend("Received", fmt.Sprintf("by %s (postino, from userid %s) id %s; %s",
-		tx.policy.Hostname, strconv.Itoa(tx.msg.Origin.UID), id, header.Date(now)))
-}
-
-func (tx *transaction) generatedFrom() string {
-	if tx.msg.Sender.IsNull() {
-		return header.Mailbox("Mail Delivery System", address.Address{Local: "MAILER-DAEMON", Domain: tx.policy.Domain})
-	}
-	return header.Mailbox("", tx.msg.Sender)
-}
-
-// messageID makes a Message-ID (RFC 5322 §3.6.4) of the queue ID, so that it can
-// be found again, and something that another machine of the same name would not
-// have.
-func messageID(id spool.ID, host string) string {
-	return fmt.Sprintf("<%s.%08x@%s>", id, rand.Uint32(), host)
 }
 
 // limitReader fails with err, rather than ending, where the limit is passed.
