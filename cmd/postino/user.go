@@ -27,8 +27,9 @@ func (a *app) perUser() error {
 	return nil
 }
 
-// userEnvironment has the sessions of the user find their own spool and configuration:
-// sendmail asks nothing but POSTINO_SPOOL. See environment.d(5).
+// userEnvironment has what the systemd of the user starts find the own spool and
+// configuration: sendmail asks nothing but POSTINO_SPOOL. See environment.d(5), which no
+// login by ssh, su or on a console reads.
 func (a *app) userEnvironment() error {
 	if !a.user {
 		return nil
@@ -41,8 +42,8 @@ func (a *app) userEnvironment() error {
 	if err := os.WriteFile(path, []byte(text), 0o644); err != nil {
 		return &exitError{status: exCantCreate, err: err}
 	}
-	a.say("wrote %s: from the next login on, sendmail and postino use %s", path, a.spool)
-	a.say("In this shell, and where no systemd starts the session:")
+	a.say("wrote %s: what your systemd starts from the next login on, such as a desktop, uses %s", path, a.spool)
+	a.say("A login by ssh or on the console does not read it. For these, and for this shell, the line in ~/.profile is:")
 	a.say("  export POSTINO_SPOOL=%s POSTINO_CONFIG=%s", a.spool, a.config)
 	return nil
 }

@@ -1,0 +1,3 @@
+# Without a login: she lingers.
+await arrived next
+ps -o user,args -C postino
