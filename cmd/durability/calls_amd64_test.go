@@ -53,6 +53,7 @@ func TestNothingIsLostByAnErrorOfAnySystemCall(t *testing.T) {
 
 // What once lost mail or refused it. The faults are met for certain.
 func TestFaultsThatOnceDidHarm(t *testing.T) {
+	needsRoot(t)
 	n, runner := seed(t), play{name: "runner", runner: true, times: 1}
 	s := runner.set(t, programs("plain"))
 	for _, f := range []fault{

@@ -63,6 +63,14 @@ func root() string {
 // installed, or points, which die at crash points.
 func programs(kind string) string { return filepath.Join(os.Getenv(programVariable), kind) }
 
+// needsRoot skips what looks into a runner from outside, which that allows root alone.
+func needsRoot(t testing.TB) {
+	t.Helper()
+	if os.Geteuid() != 0 {
+		skip(t, "only root sees which files a runner has open")
+	}
+}
+
 // size is a number of the environment, or what fits into CI; less with -short.
 func size(t testing.TB, variable string, inCI int) int {
 	t.Helper()

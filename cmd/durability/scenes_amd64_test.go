@@ -164,6 +164,7 @@ func (b *box) steer() {
 // fence leaves two messages in drop/, and has a runner meet a failed sync when it
 // takes them. The error is that it carried on.
 func (b *box) fence() error {
+	needsRoot(b.t)
 	b.comeAndGo() // it makes the spool, with syncs of its own
 	b.both()
 	p := b.trace("", fault{call: "fdatasync", on: "/spool.db", nth: 1, errno: unix.EIO}, filepath.Join(b.bin, "postino"), "run")

@@ -168,20 +168,16 @@ func eximPassword(text, host string) (user, password string) {
 	return "", ""
 }
 
-// eximListen writes where mail is taken by SMTP.
+// eximListen says where mail was taken by SMTP. The runner may not open port 25, and one
+// that is told to does not start.
 func eximListen(d *draft, set map[string]string) {
-	var loopback []string
 	for _, addr := range eximList(set["dc_local_interfaces"]) {
-		switch addr {
-		case "127.0.0.1":
-			loopback = append(loopback, "127.0.0.1:25")
-		case "::1":
-			loopback = append(loopback, "[::1]:25")
-		default:
+		if addr == "127.0.0.1" || addr == "::1" {
+			d.note("dc_local_interfaces: port 25 of the loopback is root's to open: if a program sends by SMTP, have it use another, and name that as listen in [smtp]")
+		} else {
 			d.note("dc_local_interfaces: %s: postino takes mail of this machine alone", addr)
 		}
 	}
-	d.set("smtp", "listen", loopback, "dc_local_interfaces")
 }
 
 // eximAddresses reads /etc/email-addresses: lines "user: address".

@@ -2,6 +2,7 @@ package control_test
 
 import (
 	"errors"
+	"os"
 	"slices"
 	"strings"
 	"testing"
@@ -23,7 +24,7 @@ func suspensions(t *testing.T, c *control.Client) []spool.Suspension {
 }
 
 func TestSuspendedMailIsHeldUntilResume(t *testing.T) {
-	w := newWorld(t, control.Options{})
+	w := newWorld(t, control.Options{Owner: os.Geteuid()})
 	before := w.add(t, 33, "before", nil)
 	pending := func() int {
 		t.Helper()
@@ -66,7 +67,7 @@ func TestSuspendedMailIsHeldUntilResume(t *testing.T) {
 }
 
 func TestSuspensionsOfAnOddFormAreRefused(t *testing.T) {
-	w := newWorld(t, control.Options{})
+	w := newWorld(t, control.Options{Owner: os.Geteuid()})
 	if _, err := w.client.Suspend(t.Context(), 33, strings.Repeat("x", 201)); err == nil {
 		t.Error("a long reason was taken")
 	}
