@@ -47,7 +47,10 @@ func (r *Runner) attempt(ctx context.Context, s *spool.Spool, it job) (out resul
 		}
 	}
 	if p.config.Mode == config.Deliver && m.Refused == nil {
-		m, list = r.expand(ctx, s, p, m, list)
+		var busy string
+		if m, list, busy = r.expandInTurn(ctx, s, p, m, list); busy != "" {
+			return result{m: m, busy: busy}
+		}
 	}
 	if len(list) == 0 {
 		return result{m: m}
@@ -66,6 +69,18 @@ func (r *Runner) notYet(it job, err error) *spool.Message {
 	}
 	say("attempt not begun", "id", it.id, "err", err)
 	return &spool.Message{ID: it.id, Recipients: []spool.Recipient{{Status: spool.Queued, Next: time.Now().Add(lookAnyway)}}}
+}
+
+// expandInTurn is expand, or names the gate that lets no more in now.
+func (r *Runner) expandInTurn(ctx context.Context, s *spool.Spool, p *plan, m *spool.Message, list []int) (*spool.Message, []int, string) {
+	if gate, most := p.asksUsers(m, list); gate != "" {
+		if !r.gates.enter(gate, most) {
+			return m, nil, gate
+		}
+		defer r.leaveGate(gate)
+	}
+	m, list = r.expand(ctx, s, p, m, list)
+	return m, list, ""
 }
 
 // expand has aliases take the place of recipients, and returns the message as it is

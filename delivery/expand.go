@@ -95,6 +95,27 @@ func (p *plan) expand(m *spool.Message, list []int, now time.Time) (a *spool.Att
 	return a, rest
 }
 
+// asksUsers is the gate of an attempt for which processes of users read their files, and
+// how many may be in it; "" where there are none. A user may stop such a process, which
+// is waited for, and then there are attempts left for the others.
+func (p *plan) asksUsers(m *spool.Message, list []int) (gate string, most int) {
+	if p.config.Aliases.Forward == "" || p.config.Local.Helper == "" {
+		return "", 0
+	}
+	for _, n := range list {
+		rcpt := &m.Recipients[n]
+		name := "file of " + strings.ToLower(rcpt.Address.Local)
+		switch {
+		case !p.isHere(rcpt) || rcpt.Target != "" || rcpt.Final || name == gate:
+		case gate != "":
+			return "files of several", severalMailboxes
+		default:
+			gate, most = name, 1
+		}
+	}
+	return gate, most
+}
+
 func (p *plan) lookup(name string) (aliases.Expansion, bool, error) {
 	table, err := p.aliases.open()
 	if err != nil {

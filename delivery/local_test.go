@@ -1,8 +1,10 @@
 package delivery_test
 
 import (
+	"net"
 	"os"
 	"path/filepath"
+	"sync"
 	"testing"
 
 	"postino/config"
@@ -80,5 +82,47 @@ func TestMailboxThatIsLockedLeavesOthersAlone(t *testing.T) {
 	// What is under way need not be waited for.
 	if err := os.Remove(locked.Name()); err != nil {
 		t.Error(err)
+	}
+}
+
+// Nor does a user who stops whatever reads the own file of addresses keep the attempts
+// of others.
+func TestFileOfUserThatIsNotReadLeavesOthersAlone(t *testing.T) {
+	dir := t.TempDir()
+	l, err := net.Listen("unix", filepath.Join(dir, "helper"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	var open sync.WaitGroup
+	asked := make(chan net.Conn, 100)
+	open.Go(func() {
+		for c, err := l.Accept(); err == nil; c, err = l.Accept() {
+			asked <- c // and is not answered
+		}
+		close(asked)
+	})
+	server := relaytest.New(t, relaytest.Options{})
+	r := start(t, t.TempDir(), settings(server, func(c *config.Config) {
+		c.Aliases.File, c.Aliases.Forward, c.Local.Helper = filepath.Join(dir, "none"), "/home/{user}/.forward", l.Addr().String()
+		if err := c.Local.Deliver.UnmarshalText([]byte("maildir:" + dir + "/{user}")); err != nil {
+			t.Fatal(err)
+		}
+	}))
+	var stuck spool.ID
+	for range 40 {
+		stuck = spooltest.Put(t, r.spool, content, "daemon@host.test")
+		spooltest.Put(t, r.spool, content, "daemon@host.test", "bin@host.test")
+	}
+	for range 4 {
+		r.wait(spooltest.Put(t, r.spool, content, "ann@x.test"), settled)
+	}
+	if m, err := r.spool.Message(stuck); err != nil || m.Recipients[0].Status != spool.Queued {
+		t.Errorf("the others had to wait until it was given up: %+v, %v", m, err)
+	}
+	// What is under way need not be waited for.
+	l.Close()
+	open.Wait()
+	for c := range asked {
+		c.Close()
 	}
 }
