@@ -9,6 +9,7 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -239,7 +240,11 @@ func (d *doctor) runner(ctx context.Context) []finding {
 		return []finding{{check, failing, err.Error(), ""}}
 	}
 	found := []finding{{check, well, fmt.Sprintf("postino %s runs as pid %d, %s pending", st.Version, st.PID, messages(st.Pending)), ""}}
+	known := spool.FilesystemWarnings(d.app.spool) // spool.fs has them
 	for _, w := range st.Warnings {
+		if slices.Contains(known, w) {
+			continue
+		}
 		found = append(found, finding{check, warning, w, ""})
 	}
 	for _, al := range st.Alerts {
