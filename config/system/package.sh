@@ -9,6 +9,7 @@ umask 022
 
 # Without git there is no time of the source: then both variables are wanted.
 : "${SOURCE_DATE_EPOCH:=$(git log -1 --format=%ct)}"
+: "${SOURCE_DATE_EPOCH:?is the time of the source, and not known without git: set it, and VERSION}"
 : "${VERSION:=0.0.$(date -u -d "@$SOURCE_DATE_EPOCH" +%Y%m%d%H%M)}"
 arch=${GOARCH:-$(go env GOARCH)}
 export SOURCE_DATE_EPOCH
