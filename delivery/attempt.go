@@ -148,15 +148,15 @@ func (r *Runner) travel(ctx context.Context, s *spool.Spool, p *plan, m *spool.M
 
 // enter begins an attempt, or names the gate that lets no more in now.
 func (r *Runner) enter(l *leg) (busy string) {
-	mailbox, most := l.mailbox()
-	if mailbox != "" && !r.gates.enter(mailbox, most) {
-		return mailbox
+	share, most := l.share()
+	if share != "" && !r.gates.enter(share, most) {
+		return share
 	}
 	if r.gates.enter(l.hop, l.route.most()) {
 		return ""
 	}
-	if mailbox != "" {
-		r.leaveGate(mailbox)
+	if share != "" {
+		r.leaveGate(share)
 	}
 	return l.hop
 }
@@ -164,8 +164,8 @@ func (r *Runner) enter(l *leg) (busy string) {
 // leave ends an attempt.
 func (r *Runner) leave(l *leg) {
 	r.leaveGate(l.hop)
-	if mailbox, _ := l.mailbox(); mailbox != "" {
-		r.leaveGate(mailbox)
+	if share, _ := l.share(); share != "" {
+		r.leaveGate(share)
 	}
 }
 

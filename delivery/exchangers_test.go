@@ -13,6 +13,34 @@ import (
 	"postino/spool/spooltest"
 )
 
+// Nor do the dead domains of one user hold up the mail of another, however many they are.
+func TestDeadDomainsOfOneUserSlowNobodyElse(t *testing.T) {
+	zone := dnstest.Zone{
+		"mx1.test. A": {"mx1.test. 60 A 127.13.1.1"}, "mx2.test. A": {"mx2.test. 60 A 127.13.1.2"},
+		"x.test. MX": {"x.test. 60 MX 1 mx2.test."},
+	}
+	const domains = 10
+	for i := range domains {
+		name := fmt.Sprintf("dead%d.test.", i)
+		zone[name+" MX"] = []string{name + " 60 MX 1 mx1.test."}
+	}
+	names := dnstest.Serve(t, zone)
+	dead := relaytest.New(t, relaytest.Options{Listen: "127.13.1.1:0", Rules: []relaytest.Rule{{At: "greeting", Do: relaytest.Stall}}})
+	live := relaytest.New(t, relaytest.Options{Listen: "127.13.1.2:" + strconv.Itoa(dead.Port())})
+	r := start(t, t.TempDir(), settings(nil, func(c *config.Config) {
+		c.MX.Port, c.MX.Resolver, c.MX.AllowLoopback = dead.Port(), names.Addr, true
+		c.Timeouts.Greeting = config.Duration(time.Minute)
+	}))
+	for i := range 200 {
+		spooltest.Put(t, r.spool, content, fmt.Sprintf("a@dead%d.test", i%domains))
+	}
+	if n := single(r, live); n != 1 {
+		t.Errorf("it was number %d", n)
+	}
+	dead.SetRules() // what is under way need not be waited for
+	dead.Close()
+}
+
 // A domain whose exchanger accepts connections and says nothing holds up its own
 // mail, however much there is, and nobody else's.
 func TestDeadDomainSlowsNobodyElse(t *testing.T) {

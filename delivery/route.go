@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"net/netip"
 	"slices"
+	"strconv"
 	"strings"
 	"sync"
 	"time"
@@ -53,6 +54,10 @@ func (r *route) most() int {
 	}
 	return r.limit()
 }
+
+// ofOneUser is how many attempts of a route to many domains one user's mail may have
+// under way at a time: whoever writes to many that are dead leaves a quarter to others.
+func (r *route) ofOneUser() int { return r.limit() * 3 / 4 }
 
 // localAttempts is how many attempts run at a time where no server is involved.
 const localAttempts = 4
@@ -300,11 +305,14 @@ type leg struct {
 	offline bool
 }
 
-// mailbox is the gate of the mailbox, or the program, that an attempt is for, and how many
-// it may have at a time; "" where it is for none. A mailbox is its user's, who may lock it
-// or let a program sleep, and then there are attempts left for the others.
-func (l *leg) mailbox() (gate string, most int) {
+// share is the gate, beside that of the hop, that keeps one user from having all attempts
+// of a route, and how many it lets in at a time; "" is none. It is that of the mailbox, or
+// the program, that an attempt is for, which is its user's, who may lock it or let a
+// program sleep; or, where mail goes to many domains, that of the user who wrote it.
+func (l *leg) share() (gate string, most int) {
 	switch to := l.batch.Recipients; {
+	case l.route.byDomain:
+		return l.route.hop + " of uid " + strconv.Itoa(l.batch.Message.Origin.UID), l.route.ofOneUser()
 	case !l.route.unsigned:
 		return "", 0
 	case len(to) > 1:
