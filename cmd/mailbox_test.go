@@ -139,7 +139,7 @@ func TestHelperMakesMailboxesTheUsersOwn(t *testing.T) {
 			t.Errorf("root: %q, %v", files, err)
 		}
 	}
-	stranger := exec.Command("/usr/bin/python3", "-c", `import socket, sys
+	stranger := exec.Command(needs(t, "python3", "python3"), "-c", `import socket, sys
 s = socket.socket(socket.AF_UNIX); s.settimeout(20); s.connect(sys.argv[1])
 s.sendall(b'{"id":"01","recipients":["root"]}\n\0\0\0\0')
 try: print(s.recv(100))

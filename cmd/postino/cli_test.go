@@ -58,7 +58,7 @@ func newPlace(t *testing.T) *place {
 	steps := []error{
 		os.Chmod(filepath.Dir(p.dir), 0o755), os.Chmod(p.dir, 0o755),
 		os.Mkdir(p.spool, 0o755), os.Chown(p.spool, testOwner, testOwner),
-		os.WriteFile(p.config, []byte("hostname = \"h.test\"\nmode = \"hold\"\n"), 0o644),
+		os.WriteFile(p.config, []byte("hostname = \"h.test\"\ndomain = \"h.test\"\nmode = \"hold\"\n"), 0o644),
 	}
 	program, err := built()
 	if err != nil {
