@@ -48,7 +48,7 @@ ExecStopPost=/bin/sh -c 'echo $SERVICE_RESULT >/shared/result; systemctl --no-bl
 
 // smarthostUnit is relaytest's, for a machine without Go.
 const smarthostUnit = `[Unit]
-Before=postino.service user.slice
+Before=postino.service systemd-logind.service
 [Service]
 Type=exec
 Environment=POSTINO_TEST_SMARTHOST=/shared
