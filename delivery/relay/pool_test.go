@@ -165,7 +165,7 @@ func TestRefusalsAreCleared(t *testing.T) {
 		{relaytest.Rule{At: "dot", N: 1, Reply: "554 5.7.1 spam"}, false},
 	} {
 		for _, offer := range [][]string{{}, {"PIPELINING"}} {
-			tt.rule.Delay = 100 * time.Millisecond // for both to be there
+			tt.rule.Delay = 300 * time.Millisecond // for both to be there
 			server := relaytest.New(t, relaytest.Options{Extensions: offer, Rules: []relaytest.Rule{tt.rule}})
 			r := newRelay(t, settings(server, single), patient())
 			var sends sync.WaitGroup
