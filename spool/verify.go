@@ -40,7 +40,7 @@ func (w *walk) run() error {
 		return nil
 	}
 	missing := bucketNames()
-	err := w.tree("", w.f.meta.root, nil, nil, 0, func(r row) error {
+	err := w.tree("", w.f.meta.root, span{}, 0, func(r row) error {
 		name := string(r.key)
 		i := slices.Index(missing, name)
 		if i < 0 || !r.bucket {
@@ -88,7 +88,7 @@ func (w *walk) bucket(name string, r row) error {
 		return nil
 	}
 	if root := native.Uint64(r.value); root != 0 {
-		return w.tree(name, root, nil, nil, 0, each)
+		return w.tree(name, root, span{}, 0, each)
 	}
 	p, err := r.inline()
 	if err == nil && !p.ordered(nil, nil) {
@@ -110,15 +110,20 @@ func eachRow(p *page, each func(row) error) error {
 	return nil
 }
 
+// span is what the keys below a page are: at least from, before hi, both nil where
+// nothing is known. Only where from is damaged can there be some before it, but not
+// before lo.
+type span struct{ lo, from, hi []byte }
+
 // tree walks the part of a tree below page id.
-func (w *walk) tree(bucket string, id uint64, lo, hi []byte, depth int, each func(row) error) error {
+func (w *walk) tree(bucket string, id uint64, keys span, depth int, each func(row) error) error {
 	p, err := w.claim(id, depth)
-	if err == nil && !p.ordered(lo, hi) {
+	if err == nil && !p.ordered(keys.from, keys.hi) {
 		err = fmt.Errorf("page %d: its keys are out of order", id)
 		w.mark(p, false)
 	}
 	if err != nil {
-		w.gap(gap{bucket, lo, hi, err})
+		w.gap(gap{bucket, keys.lo, keys.hi, err})
 		return nil
 	}
 	if p.leaf {
@@ -126,14 +131,14 @@ func (w *walk) tree(bucket string, id uint64, lo, hi []byte, depth int, each fun
 	}
 	for i := range p.count {
 		key, child := p.branch(i)
-		end := hi
+		below := span{lo: key, from: key, hi: keys.hi}
+		if i == 0 {
+			below.lo = keys.lo // what is before the first key is looked for here as well
+		}
 		if i+1 < p.count {
-			end, _ = p.branch(i + 1)
+			below.hi, _ = p.branch(i + 1)
 		}
-		if i > 0 || lo != nil {
-			lo = key
-		}
-		if err := w.tree(bucket, child, lo, end, depth+1, each); err != nil {
+		if err := w.tree(bucket, child, below, depth+1, each); err != nil {
 			return err
 		}
 	}
