@@ -165,6 +165,16 @@ func TestSpoolCommands(t *testing.T) {
 	if err := json.Unmarshal([]byte(b.postino("spool", "salvage", "--json", elsewhere)), &salvaged); err != nil || salvaged.Queued != 0 || salvaged.Known != 1 {
 		t.Errorf("salvage again: %+v, %v", salvaged, err)
 	}
+	if os.Geteuid() == 0 {
+		b.giveTo(spoolUID)
+		if err := os.Chown(elsewhere, 0, 0); err != nil {
+			t.Fatal(err)
+		}
+		if got := b.run(b.command("", program("postino"), "spool", "salvage", elsewhere)); got.code == 0 || !strings.Contains(got.err, "permission denied for the owner of") {
+			t.Errorf("salvage of what the owner cannot read: %+v", got)
+		}
+		b.giveTo(0)
+	}
 	b.damaged(0, 2)
 	got := b.run(b.command("", program("postino"), "spool", "salvage", "--json"))
 	if err := json.Unmarshal([]byte(got.out), &salvaged); err != nil || got.code != 1 || salvaged.Held != 1 || !strings.Contains(got.err, "held") {

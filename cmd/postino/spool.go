@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"os"
 
 	"postino/delivery/control"
@@ -151,9 +152,14 @@ func (a *app) openSpool(files []string) (*spool.Spool, error) {
 		return nil, err
 	}
 	for _, name := range files {
-		if _, err := os.Stat(name); err != nil {
+		f, err := os.Open(name)
+		if errors.Is(err, fs.ErrPermission) {
+			return nil, fmt.Errorf("%w for the owner of %s, as whom this is done: make it readable for that user", err, a.spool)
+		}
+		if err != nil {
 			return nil, err
 		}
+		f.Close()
 	}
 	return spool.Open(a.spool, spool.Options{})
 }
