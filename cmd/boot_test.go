@@ -138,6 +138,9 @@ systemctl stop postino.service
 send "starts it"
 postino trace "starts it" | sed -n 's/^  arrived.* by/started:/p'
 await sh -c '[ $(postino queue --json | wc -l) = $(($(cat /tmp/sent.* | paste -sd+ -) + 9)) ]'
+id=$(postino queue --json | tail -n 1 | sed 's/.*"id":"\([0-9A-F]*\)".*/\1/')
+await sh -c "journalctl --no-pager -o cat POSTINO_ID=$id | grep accepted"
+journalctl --no-pager -o cat POSTINO_ID=$id | sed 's/^/journal: /'
 systemctl enable --now postino-mailbox.socket postino-program.socket
 ./install.sh --uninstall
 ended
@@ -152,7 +155,7 @@ echo all is well
 	}
 	allIsThere(t, string(out))
 	for _, want := range []string{"active\nactive\n", "CapEff:\t0000000000000000\n", "CapBnd:\t0000000000000000\n", "NoNewPrivs:\t1\n", "Seccomp:\t2\n",
-		"StatusText=mode hold, ", "ActiveState=failed\n", "started: socket from uid 65534, sh ",
+		"StatusText=mode hold, ", "ActiveState=failed\n", "started: socket from uid 65534, sh ", "journal: msg=accepted id=",
 		"fail  conf.secret     relay: credential: neither in CREDENTIALS_DIRECTORY nor in /run/credentials/postino.service is a \"relay\"", "ok    conf.secret     relay: there is a password\nsecret\n", "all is well\n"} {
 		if !strings.Contains(string(out), want) {
 			t.Errorf("no %q in:\n%s", want, out)
