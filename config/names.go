@@ -1,7 +1,6 @@
 package config
 
 import (
-	"bytes"
 	"io"
 	"os"
 	"slices"
@@ -35,16 +34,7 @@ func fullName(path, name string) string {
 	if strings.Contains(name, ".") {
 		return ""
 	}
-	f, err := os.Open(path)
-	if err != nil {
-		return ""
-	}
-	defer f.Close()
-	data, err := io.ReadAll(io.LimitReader(f, maxHosts))
-	if err != nil {
-		return ""
-	}
-	for line := range strings.Lines(string(data)) {
+	for line := range strings.Lines(top(path, maxHosts)) {
 		line, _, _ = strings.Cut(line, "#")
 		names := strings.Fields(line)
 		if len(names) < 3 || !slices.Contains(names[1:], name) {
@@ -63,18 +53,23 @@ func fullName(path, name string) string {
 // could be a domain. The file belongs to the system, not to us, so a bad one is
 // passed over.
 func mailname(path string) string {
+	words := strings.Fields(top(path, maxMailname))
+	if len(words) == 0 || !isDomain(words[0]) {
+		return ""
+	}
+	return words[0]
+}
+
+// top is what a file begins with, limit octets at most; "" where it cannot be read.
+func top(path string, limit int64) string {
 	f, err := os.Open(path)
 	if err != nil {
 		return ""
 	}
 	defer f.Close()
-	data, err := io.ReadAll(io.LimitReader(f, maxMailname))
+	data, err := io.ReadAll(io.LimitReader(f, limit))
 	if err != nil {
 		return ""
 	}
-	words := bytes.Fields(data)
-	if len(words) == 0 || !isDomain(string(words[0])) {
-		return ""
-	}
-	return string(words[0])
+	return string(data)
 }

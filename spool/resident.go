@@ -19,7 +19,6 @@ const maxResident = 32 << 20
 // back. The zero value bounds nothing, as where there is no /proc.
 type residence struct {
 	statm *os.File // read again and again
-	page  int64    // octets
 }
 
 func newResidence() residence {
@@ -27,7 +26,7 @@ func newResidence() residence {
 	if err != nil {
 		return residence{}
 	}
-	return residence{statm: f, page: int64(os.Getpagesize())}
+	return residence{statm: f}
 }
 
 // mapped is how many octets of files are in the process's memory, statm(5)'s third
@@ -43,7 +42,7 @@ func (r residence) mapped() int64 {
 	if err != nil {
 		return 0
 	}
-	return pages * r.page
+	return pages * int64(os.Getpagesize())
 }
 
 // bound gives the pages of tx's file back when there are too many. What is read again

@@ -40,7 +40,7 @@ func (w *walk) run() error {
 		return nil
 	}
 	missing := bucketNames()
-	err := w.tree("", w.f.meta.root, span{}, 0, func(r row) error {
+	err := w.tree("", w.f.meta.root, bounds{}, 0, func(r row) error {
 		name := string(r.key)
 		i := slices.Index(missing, name)
 		if i < 0 || !r.bucket {
@@ -88,7 +88,7 @@ func (w *walk) bucket(name string, r row) error {
 		return nil
 	}
 	if root := native.Uint64(r.value); root != 0 {
-		return w.tree(name, root, span{}, 0, each)
+		return w.tree(name, root, bounds{}, 0, each)
 	}
 	p, err := r.inline()
 	if err == nil && !p.ordered(nil, nil) {
@@ -110,13 +110,13 @@ func eachRow(p *page, each func(row) error) error {
 	return nil
 }
 
-// span is what the keys below a page are: at least from, before hi, both nil where
+// bounds are what the keys below a page keep to: at least from, before hi, both nil where
 // nothing is known. Only where from is damaged can there be some before it, but not
 // before lo.
-type span struct{ lo, from, hi []byte }
+type bounds struct{ lo, from, hi []byte }
 
 // tree walks the part of a tree below page id.
-func (w *walk) tree(bucket string, id uint64, keys span, depth int, each func(row) error) error {
+func (w *walk) tree(bucket string, id uint64, keys bounds, depth int, each func(row) error) error {
 	p, err := w.claim(id, depth)
 	if err == nil && !p.ordered(keys.from, keys.hi) {
 		err = fmt.Errorf("page %d: its keys are out of order", id)
@@ -131,7 +131,7 @@ func (w *walk) tree(bucket string, id uint64, keys span, depth int, each func(ro
 	}
 	for i := range p.count {
 		key, child := p.branch(i)
-		below := span{lo: key, from: key, hi: keys.hi}
+		below := bounds{lo: key, from: key, hi: keys.hi}
 		if i == 0 {
 			below.lo = keys.lo // what is before the first key is looked for here as well
 		}

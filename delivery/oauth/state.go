@@ -68,10 +68,7 @@ func (s *Store) State(ctx context.Context, r *config.Relay, now time.Time) (Stat
 		st.Login, st.Refreshing = LoginOK, t.Refresh != ""
 	}
 	if t.Access != "" {
-		st.Refreshed, st.Expires = t.Issued.UTC(), t.Expires
-		if !t.Expires.IsZero() {
-			st.Expires = t.Expires.UTC()
-		}
+		st.Refreshed, st.Expires = t.Issued.UTC(), t.Expires.UTC()
 		if !client && !t.Expires.IsZero() && now.After(t.Expires) {
 			st.Login = LoginExpired
 		}

@@ -49,9 +49,10 @@ func (l *LMTP) Deliver(ctx context.Context, b *spool.Batch) []spool.Reply {
 	if to := valid(b, replies); len(to) > 0 {
 		l.pool.deliver(ctx, b, replies, to)
 	}
-	for i := range replies {
-		if ctx.Err() == nil {
-			replies[i] = blame(storeFaults(), replies[i])
+	if ctx.Err() == nil {
+		faults := storeFaults()
+		for i, r := range replies {
+			replies[i] = blame(faults, r)
 		}
 	}
 	return replies

@@ -261,16 +261,14 @@ func (c *conn) Write(p []byte) (int, error) {
 	if !c.broken.Load() {
 		_, err = c.Conn.Write(standardReply(p))
 	}
-	if err != nil {
-		c.closed.Store(true) // nobody reads what we answer: we take no more
+	if err == nil {
+		return len(p), nil
 	}
-	if err != nil && c.idle > 0 {
+	c.closed.Store(true) // nobody reads what we answer: we take no more
+	if c.idle > 0 {
 		c.Conn.Close()
 	}
-	if err != nil {
-		return 0, err
-	}
-	return len(p), nil
+	return 0, err
 }
 
 // Close closes the carrier.
