@@ -50,6 +50,7 @@ func arrows() map[string]struct {
 
 		// For tests alone: nobody imports them but tests.
 		"cmd":                       {6, nil},
+		"spool/standstill":          {0, nil},
 		"spool/spooltest":           {3, []string{"spool", "spool/address"}},
 		"delivery/relay/relaytest":  {0, nil},
 		"delivery/relay/servertest": {0, nil},
