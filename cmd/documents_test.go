@@ -42,6 +42,8 @@ var notRun = [][2]string{
 	{"postino queue --json --reason", "jq may not be here"},
 	{"postino config check && pkill", "nobody else's runner is to be told"},
 	{"systemctl ", "there need not be systemd"},
+	{"rc-update ", "TestOpenRCKeepsTheRunner"},
+	{"ln -s /etc/sv/", "TestRunitKeepsTheRunner"},
 	{"rsync ", "there is no other host"},
 	{"ssh ", "likewise"},
 	{"journalctl ", "there need not be a journal"},

@@ -93,7 +93,7 @@ func checkContents(t *testing.T, dir string) {
 		{"rpm -qp --nosignature --configfiles postino-1.0.0-1.*.rpm", []string{"/etc/default/postino\n"}, "toml"},
 		{"rpm2cpio postino-1.0.0-1.*.rpm | cpio --quiet -it", []string{"/usr/lib/postino/postino\n", "/usr/share/man/man5/postino.toml.5\n"}, "init.d"},
 		{"tar --warning=no-unknown-keyword -xzOf postino_1.0.0_*.apk .PKGINFO .post-upgrade; tar --warning=no-unknown-keyword -tzf postino_1.0.0_*.apk",
-			[]string{"pkgver = 1.0.0\n", "adduser", "etc/init.d/postino\n", "usr/share/fish/vendor_completions.d/postino.fish\n"}, "usr/sbin/sendmail\n"},
+			[]string{"pkgver = 1.0.0\n", "adduser", "etc/init.d/postino\n", "etc/init.d/postino-mailbox\n", "etc/init.d/postino-program\n", "usr/share/fish/vendor_completions.d/postino.fish\n"}, "usr/sbin/sendmail\n"},
 		{"tar --warning=no-unknown-keyword -xzOf postino-mta_1.0.0_*.apk .PKGINFO; tar --warning=no-unknown-keyword -tzf postino-mta_1.0.0_*.apk", []string{"replaces = busybox\n", "depend = postino=1.0.0\n", "usr/sbin/sendmail\n"}, "usr/lib/postino"},
 	}
 	for _, tt := range tests {

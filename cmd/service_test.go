@@ -71,12 +71,29 @@ await test -S /run/postino/program.sock
 printf 'Subject: to a program\n\nhello\n' | sendmail prog
 await grep -x postino-program /tmp/mail.prog
 grep -x hello /tmp/mail.prog
-stat -c %a:%U:%G /run/postino
-setpriv --reuid=65534 --regid=65534 --clear-groups stat /run/postino/program.sock 2>/dev/null && { echo "a stranger gets to the socket"; exit 1; }
+setpriv --reuid=65534 --regid=65534 --clear-groups stat -L /run/postino/program.sock 2>/dev/null && { echo "a stranger gets to the socket"; exit 1; }
+setpriv --reuid=postino-program --regid=postino-program --clear-groups mv /run/postino/mailbox.sock /run/postino/other.sock 2>/dev/null && { echo "programs get at mailboxes"; exit 1; }
 rm /etc/postino/aliases
 printf 'hostname = "web.test"\nmode = "hold"\n' >/etc/postino/postino.toml
 newaliases
 await sh -c 'postino status | grep "mode: hold"'
+`
+
+// mailboxes has a user's mailbox written as that user, by the service that is turned on by
+// the command before. What waits there as root may do little, and its socket is not for
+// strangers.
+const mailboxes = `
+printf 'hostname = "web.test"\n[local]\ndeliver = "mbox:/var/mail/{user}"\nhelper = "/run/postino/mailbox.sock"\n' >/etc/postino/postino.toml
+postino reload
+await test -S /run/postino/mailbox.sock
+printf 'Subject: to a mailbox\n\nhello\n' | sendmail games
+await grep -x hello /var/mail/games
+[ "$(stat -c %U:%a /var/mail/games)" = games:660 ]
+waiting=$(pgrep -f '^[^ ]*postino mailbox serve /run/postino/mailbox.sock')
+grep -E '^(Uid|CapEff|CapBnd|NoNewPrivs):' /proc/$waiting/status
+[ "$(grep -cE '^(Cap(Eff|Prm|Bnd):	00000000000000e0|NoNewPrivs:	1)$' /proc/$waiting/status)" = 4 ]
+setpriv --reuid=65534 --regid=65534 --clear-groups stat /run/postino/mailbox.sock 2>/dev/null && { echo "a stranger gets to the socket"; exit 1; }
+rm /var/mail/games
 `
 
 // Under runit the runner is started, started again when it dies, and replaced by a new
@@ -93,6 +110,8 @@ await postino status
 first=$(pid)
 kill -KILL $first
 await another $first
+ln -s /etc/sv/postino-mailbox /etc/service/
+`+mailboxes+`
 ln -s /etc/sv/postino-program /etc/service/
 `+programs+upgraded+`
 postino delete --all
@@ -125,6 +144,9 @@ await sh -c 'postino status | grep "mode: capture"'
 printf 'hostname = "web.test"\nmode = "hold"\n' >/etc/postino/postino.toml
 rc-service postino reload
 await sh -c 'postino status | grep "mode: hold"'
+rc-update add postino-mailbox
+rc-service postino-mailbox start
+`+mailboxes+`
 rc-update add postino-program
 rc-service postino-program start
 `+programs+upgraded+`

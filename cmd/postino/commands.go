@@ -111,7 +111,7 @@ func families() []family {
 			{"spool compact", "", "make the spool file as small as what is in it", "postino spool compact", []flags{flagJSON}, runSpoolCompact},
 		}},
 		{"postino-mailbox", "what a service manager starts", []command{
-			{"mailbox serve", "", "write mail into users' mailboxes for a runner on standard input; see local.helper", "postino mailbox serve", nil, runMailboxServe},
+			{"mailbox serve", "[SOCKET]", "write mail into users' mailboxes for a runner on standard input or a socket; see local.helper", "postino mailbox serve", nil, runMailboxServe},
 			{"mailbox write", "", "what mailbox serve starts as the user", "postino mailbox write", nil, runMailboxWrite},
 			{"program serve", "[SOCKET]", "run programs and write files that aliases name, for a runner on standard input or a socket; see aliases.helper", "postino program serve", nil, runProgramServe},
 		}},

@@ -6,8 +6,6 @@ import (
 	"fmt"
 	"net"
 	"os"
-	"os/exec"
-	"path/filepath"
 
 	"golang.org/x/sys/unix"
 
@@ -15,10 +13,20 @@ import (
 	mailbox "postino/delivery/local"
 )
 
-// runMailboxServe delivers what a runner sends on standard input, a socket.
+// runMailboxServe delivers what a runner sends on standard input, a socket. With an
+// operand it listens there and serves each connection so.
 func runMailboxServe(_ context.Context, a *app, _ options, operands []string) error {
-	if len(operands) > 0 {
-		return usageError("mailbox serve takes no operands")
+	switch len(operands) {
+	case 0:
+	case 1:
+		// As postino-mailbox@.service has it. CAP_KILL ends the process of a user who
+		// stops it.
+		if err := giveUpCapabilities(unix.CAP_SETUID, unix.CAP_SETGID, unix.CAP_KILL); err != nil {
+			return err
+		}
+		return a.serveEach(operands[0], maxMailboxServes, "mailbox", "serve")
+	default:
+		return usageError("mailbox serve takes one socket to listen on, or none")
 	}
 	conn, err := a.peer()
 	if err != nil {
@@ -45,7 +53,7 @@ func runProgramServe(_ context.Context, a *app, _ options, operands []string) er
 	switch len(operands) {
 	case 0:
 	case 1:
-		return a.listenForPrograms(operands[0])
+		return a.serveEach(operands[0], maxProgramServes, "program", "serve")
 	default:
 		return usageError("program serve takes one socket to listen on, or none")
 	}
@@ -59,49 +67,6 @@ func runProgramServe(_ context.Context, a *app, _ options, operands []string) er
 		hostname = "localhost"
 	}
 	return mailbox.ServeTargets(conn, hostname)
-}
-
-// maxProgramServes is how many messages are served at a time, as MaxConnections= in
-// postino-program.socket: programs may be large.
-const maxProgramServes = 4
-
-// listenForPrograms is for a service manager that does not listen itself. Each connection
-// has a process of its own, which goes on when we end.
-func (a *app) listenForPrograms(path string) error {
-	l, err := listen(filepath.Dir(path), filepath.Base(path))
-	if err != nil {
-		return err
-	}
-	places := make(chan struct{}, maxProgramServes)
-	for {
-		places <- struct{}{}
-		conn, err := l.AcceptUnix()
-		if err != nil {
-			return err
-		}
-		go func() {
-			defer func() { <-places }()
-			defer conn.Close()
-			if err := a.serveProgramOn(conn); err != nil {
-				a.report(err)
-			}
-		}()
-	}
-}
-
-func (a *app) serveProgramOn(conn *net.UnixConn) error {
-	file, err := conn.File()
-	if err != nil {
-		return err
-	}
-	defer file.Close()
-	cmd := exec.Command("/proc/self/exe", "program", "serve", "--spool", a.spool)
-	cmd.Args[0], cmd.Stdin, cmd.Stderr = a.name, file, os.Stderr
-	var exit *exec.ExitError
-	if err := cmd.Run(); err != nil && !errors.As(err, &exit) { // it says why itself
-		return err
-	}
-	return nil
 }
 
 // peer is the runner on standard input.

@@ -1,6 +1,9 @@
 # shellcheck shell=sh disable=SC2154 # what is not set here install.sh has
 # What each service manager wants of postino: a part of install.sh.
 
+# helpers are services that the administrator turns on. For systemd they are sockets.
+helpers='postino-mailbox postino-program'
+
 # manager is the one that is here.
 manager() {
 	if [ -n "$root" ] || [ -d /run/systemd/system ]; then
@@ -29,11 +32,12 @@ install_service() {
 		put_text postino.tmpfiles "$system/tmpfiles.d/postino.conf" 0644
 		;;
 	openrc)
-		put_text postino.openrc /etc/init.d/postino 0755
-		put_text postino-program.openrc /etc/init.d/postino-program 0755
+		for name in postino $helpers; do
+			put_text "$name.openrc" "/etc/init.d/$name" 0755
+		done
 		;;
 	runit)
-		for name in postino postino-program; do
+		for name in postino $helpers; do
 			put_text "$name.runit" "/etc/sv/$name/run" 0755
 			put_text postino.runit-log "/etc/sv/$name/log/run" 0755
 		done
@@ -57,11 +61,13 @@ start_service() {
 	openrc)
 		run rc-update --quiet add postino default
 		[ -e /run/openrc/softlevel ] || return 0
-		run rc-service --ifstarted postino-program restart
+		for name in $helpers; do
+			run rc-service --ifstarted "$name" restart
+		done
 		run rc-service postino restart
 		;;
 	runit)
-		for name in postino-program postino; do
+		for name in $helpers postino; do
 			if there "$active/$name" && [ -e "/etc/sv/$name/supervise/ok" ]; then run sv -w 60 restart "/etc/sv/$name"; fi
 		done
 		there "$active/postino" || put_link /etc/sv/postino "$active/postino"
@@ -87,7 +93,7 @@ stop_service() {
 		run systemctl --quiet disable "$@"
 		;;
 	openrc)
-		for name in postino postino-program; do
+		for name in postino $helpers; do
 			if [ -e /run/openrc/softlevel ]; then run rc-service --ifstarted "$name" stop; fi
 			for level in /etc/runlevels/*/"$name"; do
 				! there "$level" || run rm "$level"
@@ -95,7 +101,7 @@ stop_service() {
 		done
 		;;
 	runit)
-		for name in postino postino-program; do
+		for name in postino $helpers; do
 			if [ -e "/etc/sv/$name/supervise/ok" ]; then
 				run sv -w 60 exit "/etc/sv/$name" || run sv force-shutdown "/etc/sv/$name"
 				run rm -rf "/etc/sv/$name/supervise" "/etc/sv/$name/log/supervise"
