@@ -69,7 +69,7 @@ func (p *plan) expand(m *spool.Message, list []int, now time.Time) (a *spool.Att
 		var found bool
 		var err error
 		if !rcpt.Final {
-			x, found, err = p.lookup(rcpt.Address.Local)
+			x, found, err = p.lookup(rcpt.Address.Local, m.NoAliases)
 		}
 		switch {
 		case err != nil:
@@ -116,8 +116,13 @@ func (p *plan) asksUsers(m *spool.Message, list []int) (gate string, most int) {
 	return gate, most
 }
 
-func (p *plan) lookup(name string) (aliases.Expansion, bool, error) {
-	table, err := p.aliases.open()
+// lookup is what takes the place of a name of this machine. Without aliases it is what
+// its user's own file says, if those are read.
+func (p *plan) lookup(name string, noAliases bool) (aliases.Expansion, bool, error) {
+	table, err := new(aliases.Table), error(nil)
+	if !noAliases {
+		table, err = p.aliases.open()
+	}
 	if err != nil {
 		return aliases.Expansion{}, false, err
 	}

@@ -28,6 +28,31 @@ func recipient(t *testing.T, text string) spool.Recipient {
 	return r
 }
 
+// sendmail -n: who is an alias gets the mail himself, be the file of aliases readable or
+// not.
+func TestNoAliasesNeedsNoFileOfAliases(t *testing.T) {
+	t.Parallel()
+	file := filepath.Join(t.TempDir(), "aliases")
+	if err := os.WriteFile(file, []byte("root: admin@example.com\n*: all@example.com\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	c := config.Default()
+	c.Hostname, c.Domain = "host.test", "dom.test"
+	for _, path := range []string{file, filepath.Dir(file)} { // a directory cannot be read
+		p := &plan{config: c, aliases: &aliasFile{path: path}}
+		for _, name := range []string{"root", "root@host.test", "other"} {
+			m := &spool.Message{Arrived: time.Now(), NoAliases: true, Recipients: []spool.Recipient{recipient(t, name)}}
+			if a, rest := p.expand(m, []int{0}, time.Now()); describe(a, rest) != "goes on" {
+				t.Errorf("%s: %s", name, describe(a, rest))
+			}
+			m.NoAliases = false
+			if a, rest := p.expand(m, []int{0}, time.Now()); describe(a, rest) == "goes on" {
+				t.Errorf("%s with aliases: %s", name, describe(a, rest))
+			}
+		}
+	}
+}
+
 func TestRecipientsOfThisMachineMeetTheirAliases(t *testing.T) {
 	t.Parallel()
 	file := filepath.Join(t.TempDir(), "aliases")

@@ -34,6 +34,8 @@ type Message struct {
 	// TLSOptional: the header section says that it is worth more to its sender than
 	// what domains demand of TLS (TLS-Required: No, RFC 8689 §3).
 	TLSOptional bool `json:"tls_optional,omitempty"`
+	// NoAliases: no alias is looked up for its recipients (sendmail -n).
+	NoAliases bool `json:"no_aliases,omitempty"`
 	// MessageID, Subject and From are copied from the header section so that a
 	// person can find the message.
 	MessageID string `json:"message_id,omitempty"`

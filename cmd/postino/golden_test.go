@@ -73,7 +73,7 @@ func samples() []control.Trace {
 		{Message: control.Message{
 			ID: 0x06423B2F1C0A5E78, Arrived: arrival, UID: 0, Size: 12345678, Status: control.StatusHeld, Held: "held by uid 0",
 			Recipients: []control.Recipient{{Address: "root@example.net", Status: spool.Queued, Next: arrival}}},
-			Via: spool.ViaDSN, Attempts: []control.Attempt{}, Reports: []spool.ID{}},
+			Via: spool.ViaDSN, NoAliases: true, Attempts: []control.Attempt{}, Reports: []spool.ID{}},
 		{Message: control.Message{
 			ID: 0x06423B2F1C0A5E79, Arrived: arrival, UID: 33, Size: 99, Status: control.StatusQueued, Hidden: true,
 			Recipients: []control.Recipient{{Status: spool.Deferred, Attempts: 1, Next: next, Reply: &spool.Reply{Code: 550, Status: "4.7.1"}}}},

@@ -42,6 +42,8 @@ type sendmailOptions struct {
 	help     bool
 	aliases  string // the value of -oA
 	operands []string
+	// noAliases is -n.
+	noAliases bool
 }
 
 const sendmailUsage = `usage: mailq
@@ -139,7 +141,7 @@ func (a *app) mode(ctx context.Context, mode string, o sendmailOptions) error {
 		}
 		return runRunner(ctx, a, false)
 	case "s":
-		return stdio(ctx, a)
+		return stdio(a, o.noAliases)
 	case "v":
 		return runRoute(ctx, a, options{}, o.operands)
 	case "", "m":
@@ -197,6 +199,8 @@ func (o *sendmailOptions) set(letter, value string) error {
 		o.header = true
 	case "C":
 		o.config = true
+	case "n":
+		o.noAliases = true
 	case "o":
 		if file, ok := strings.CutPrefix(value, "A"); ok {
 			o.aliases = file

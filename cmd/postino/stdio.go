@@ -1,7 +1,6 @@
 package main
 
 import (
-	"context"
 	"math"
 	"os"
 	"os/exec"
@@ -14,18 +13,22 @@ import (
 )
 
 // stdio is sendmail -bs: SMTP on standard input and output, for as long as the
-// client likes. It is the caller who speaks, so it reads no configuration.
-func stdio(_ context.Context, a *app) error {
-	hostname, err := os.Hostname()
-	if err != nil {
-		hostname = "localhost"
-	}
-	err = submit.Stdio(a.stdin, a.stdout, a.spool, hostname, func(dropped bool) {
+// client likes. It is the caller who speaks: of the configuration he may not be able to
+// read, which may be broken too, nothing but the limits is of use here.
+func stdio(a *app, noAliases bool) error {
+	s := submit.Stdio{Dir: a.spool, NoAliases: noAliases, Handed: func(dropped bool) {
 		if dropped {
 			a.startUntilEmpty()
 		}
-	})
-	if err != nil {
+	}}
+	var err error
+	if s.Hostname, err = os.Hostname(); err != nil {
+		s.Hostname = "localhost"
+	}
+	if c, err := a.loadConfig(); err == nil {
+		s.MaxMessageSize, s.MaxRecipients = int64(c.MaxMessageSize), c.Limits.MaxRecipients
+	}
+	if err := s.Serve(a.stdin, a.stdout); err != nil {
 		return &exitError{status: exIO, err: err}
 	}
 	return nil

@@ -115,6 +115,9 @@ func (p tracePrinter) message(t *control.Trace) {
 	p.field("message-id", t.MessageID)
 	p.field("size", fmt.Sprintf("%d octets", t.Size))
 	p.field("held", t.Held)
+	if t.NoAliases {
+		p.field("aliases", "not looked up, as the sender asked (sendmail -n)")
+	}
 	for _, at := range t.Attempts {
 		p.attempt(&at)
 	}

@@ -38,6 +38,7 @@ type options struct {
 	notify          []string
 	ret, envelopeID string
 	requireTLS      bool
+	noAliases       bool // -n
 	operands        []string
 	mode            string
 	// ignored names options without effect that somebody should hear of: they ask
@@ -126,6 +127,8 @@ func (o *options) set(letter byte, value string) error {
 		o.fromHeader = true
 	case 'i':
 		o.keepDots = true
+	case 'n':
+		o.noAliases = true
 	case 'o':
 		if strings.HasPrefix(value, "i") {
 			o.keepDots = true

@@ -30,6 +30,7 @@ func TestParse(t *testing.T) {
 		{"-oitrue", options{keepDots: true}},
 		{"-o|i", options{keepDots: true}},
 		{"-oit", options{keepDots: true, oit: true}},
+		{"-tin|a", options{fromHeader: true, keepDots: true, noAliases: true, operands: []string{"a"}}},
 		{"-oem|-odb|-om|-o7|-oMxx|-oA/etc/x", options{}},
 		{"-N|never", options{notify: []string{"NEVER"}}},
 		{"-Nsuccess,DELAY,success", options{notify: []string{"SUCCESS", "DELAY"}}},

@@ -189,6 +189,7 @@ type mail struct {
 	rcptParams           string // of the last recipient
 	header               []string
 	body                 string
+	noAliases            bool
 }
 
 // readDrop takes the one file in drop/ apart, if there is one, and checks what
@@ -221,6 +222,8 @@ func readDrop(t *testing.T, spool string) *mail {
 			var r string
 			r, m.rcptParams = cutPath(line[len("RCPT TO:<"):])
 			m.rcpts = append(m.rcpts, r)
+		case n == 1 && line == "NOOP no-aliases":
+			m.noAliases = true
 		case n > 0:
 			if _, err := fmt.Sscanf(line, "BDAT %d LAST", &size); err != nil {
 				t.Fatalf("drop file: line %q", line)

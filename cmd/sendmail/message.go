@@ -64,6 +64,7 @@ func compose(o options, section *header.Section, body *handoff.Buffer) (*handoff
 		Return:     o.ret,
 		EnvelopeID: o.envelopeID,
 		RequireTLS: o.requireTLS,
+		NoAliases:  o.noAliases,
 	}
 	var caller identity
 	if o.sender == nil || !section.Has("From") {

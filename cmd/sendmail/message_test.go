@@ -46,6 +46,7 @@ func TestOptionsOfOtherMailersAreAccepted(t *testing.T) {
 			sender: login(t) + "@localhost", senderParams: "SIZE=" + strconv.Itoa(len(plain)+strings.Count(plain, "\n")),
 			rcpts:  []string{"bob@example.net"},
 			header: []string{"From: alice@example.org", "To: bob@example.net", "Subject: t"}, body: "hello\n",
+			noAliases: strings.HasPrefix(args, "-n"),
 		}
 		if !equal(*r.mail, want) {
 			t.Errorf("sendmail %q: got %+v; want %+v", args, *r.mail, want)
@@ -54,7 +55,7 @@ func TestOptionsOfOtherMailersAreAccepted(t *testing.T) {
 }
 
 func equal(a, b mail) bool {
-	return a.sender == b.sender && a.senderParams == b.senderParams && a.rcptParams == b.rcptParams &&
+	return a.sender == b.sender && a.noAliases == b.noAliases && a.senderParams == b.senderParams && a.rcptParams == b.rcptParams &&
 		a.body == b.body && slices.Equal(a.rcpts, b.rcpts) && slices.Equal(a.header, b.header)
 }
 

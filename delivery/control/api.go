@@ -64,7 +64,9 @@ type Trace struct {
 	Program  string    `json:"program"`
 	Finished time.Time `json:"finished,omitzero"`
 	Captured bool      `json:"captured,omitempty"`
-	Attempts []Attempt `json:"attempts"`
+	// NoAliases: see spool.Message.
+	NoAliases bool      `json:"no_aliases,omitempty"`
+	Attempts  []Attempt `json:"attempts"`
 	// Reports are the IDs of the delivery reports sent about the message.
 	Reports []spool.ID `json:"reports"`
 }
@@ -181,7 +183,7 @@ func newTrace(m *spool.Message, attempts []spool.Attempt) Trace {
 		Message:   newMessage(m, Access{All: true}),
 		MessageID: m.MessageID, Subject: decodeWords(m.Subject),
 		Via: m.Origin.Via, PID: m.Origin.PID, Program: m.Origin.Program,
-		Captured: m.Captured, Attempts: make([]Attempt, len(attempts)), Reports: append([]spool.ID{}, m.Reports...),
+		Captured: m.Captured, NoAliases: m.NoAliases, Attempts: make([]Attempt, len(attempts)), Reports: append([]spool.ID{}, m.Reports...),
 	}
 	if !m.Finished.IsZero() {
 		out.Finished = m.Finished.UTC()

@@ -11,14 +11,15 @@ const (
 	// maxMemory octets of a body are kept in memory. Most mail is far smaller; what
 	// is larger costs a copy more and spares the machine.
 	maxMemory = 1 << 20
-	// maxBody octets is the longest body the front end takes, so that an endless
-	// input ends. The limit meant for people is the runner's max_message_size.
-	maxBody = 1 << 30
 	// copySize octets are moved at once between files.
 	copySize = 128 << 10
 )
 
-// ErrTooLarge is returned for a body longer than 1 GiB.
+// MaxBody octets is the longest body the front end takes, so that an endless input
+// ends. The limit meant for people is the runner's max_message_size.
+const MaxBody = 1 << 30
+
+// ErrTooLarge is returned for a body longer than MaxBody.
 var ErrTooLarge = errors.New("the message is larger than 1 GiB: send a link instead")
 
 // Buffer collects a body whose length is not known before its end: the first MiB
@@ -36,7 +37,7 @@ type Buffer struct {
 
 // NewBuffer returns an empty Buffer that spills into drop/ of the spool directory
 // dir.
-func NewBuffer(dir string) *Buffer { return &Buffer{dir: dir, file: -1, max: maxBody} }
+func NewBuffer(dir string) *Buffer { return &Buffer{dir: dir, file: -1, max: MaxBody} }
 
 // Size is the number of octets collected.
 func (b *Buffer) Size() int64 {

@@ -29,8 +29,8 @@ type Submission struct {
 	// ENVID before its encoding (RFC 3461 §4); empty when not given.
 	Return, EnvelopeID string
 	// EightBit: octets above 127 in the content. UTF8: the message needs SMTPUTF8.
-	// RequireTLS: see spool.Message.
-	EightBit, UTF8, RequireTLS bool
+	// RequireTLS, NoAliases: see spool.Message.
+	EightBit, UTF8, RequireTLS, NoAliases bool
 	// Head is the header section with the empty line that ends it. Lines of Head
 	// and Body end in CRLF.
 	Head []byte

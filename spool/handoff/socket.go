@@ -122,7 +122,7 @@ func (c *conn) submit(s *Submission) (id string, err error) {
 		} else {
 			c.broken = writeAll(c.fd, out)
 		}
-		if err := c.envelope(hello, len(some)); err != nil {
+		if err := c.envelope(s, hello, len(some)); err != nil {
 			return "", err
 		}
 		out = out[:0]
@@ -147,9 +147,13 @@ func (c *conn) submit(s *Submission) (id string, err error) {
 // envelope reads the replies to some recipients and, with hello, to what precedes
 // the first. The runner takes all recipients or none, so the first refusal ends
 // the session, as a closed connection without content leaves nothing.
-func (c *conn) envelope(hello bool, recipients int) error {
+func (c *conn) envelope(s *Submission, hello bool, recipients int) error {
 	if hello {
-		for _, command := range []string{"the connection", "EHLO"} {
+		commands := []string{"the connection", "EHLO", "NOOP"}
+		if !s.NoAliases {
+			commands = commands[:2]
+		}
+		for _, command := range commands {
 			var refused *Refused
 			_, err := c.reply(command)
 			if errors.As(err, &refused) {

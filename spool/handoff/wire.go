@@ -13,12 +13,21 @@ import (
 // submissionDomain ends the EHLO name that carries the ID.
 const submissionDomain = ".submission.invalid"
 
+// NoAliases is the command by which a session asks that no alias is looked up for its
+// recipients. SMTP has no parameter for that, and NOOP may have any (RFC 5321 §4.1.1.9):
+// a runner that does not know this one takes the message all the same.
+const NoAliases = "NOOP no-aliases"
+
 // opening is the session up to the first recipient.
 func (s *Submission) opening() []byte {
 	b := make([]byte, 0, 512)
 	b = append(b, "EHLO "...)
 	b = append(b, hexID(s.ID)...)
-	b = append(b, submissionDomain+"\r\nMAIL FROM:<"...)
+	b = append(b, submissionDomain+"\r\n"...)
+	if s.NoAliases {
+		b = append(b, NoAliases+"\r\n"...)
+	}
+	b = append(b, "MAIL FROM:<"...)
 	b = append(b, path821(s.Sender)...)
 	b = append(b, "> SIZE="...)
 	b = strconv.AppendInt(b, s.size(), 10)

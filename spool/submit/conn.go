@@ -8,12 +8,11 @@ import (
 	"io"
 	"net"
 	"runtime/debug"
-	"strconv"
-	"strings"
 	"sync/atomic"
 	"time"
 
 	"postino/spool"
+	"postino/spool/handoff"
 )
 
 const (
@@ -66,6 +65,8 @@ type conn struct {
 	chunk    int64 // octets of a BDAT chunk still to come
 	data     bool  // content follows DATA, up to the dot
 	midLine  bool  // within a line of it
+	// noAliases: the client asked for it, by handoff.NoAliases.
+	noAliases bool
 
 	// refused: a command since the last MAIL was. A submission is all or nothing,
 	// although its commands and content come in one write.
@@ -199,52 +200,14 @@ func (c *conn) readLine() {
 			c.err = errHTTP
 			return
 		}
-		line = completePath(line)
+		c.noAliases = c.noAliases || c.trusted() && string(bytes.TrimRight(line, "\r\n")) == handoff.NoAliases
+		line = boundSize(completePath(line))
 		c.chunk = chunkSize(string(line))
 		c.midLine = false
 	case atStart && string(line) == ".\r\n":
 		c.data = false
 	}
 	c.out = line
-}
-
-// completePath makes the bare name in a MAIL or RCPT command one on localhost,
-// which is what it means here; the server's parser knows no bare names.
-func completePath(line []byte) []byte {
-	text := string(line)
-	_, rest, found := strings.Cut(text, ":")
-	verb := strings.ToUpper(strings.Join(strings.Fields(text[:len(text)-len(rest)]), " "))
-	if !found || verb != "MAIL FROM:" && verb != "RCPT TO:" {
-		return line
-	}
-	path := strings.TrimLeft(rest, " ")
-	if !strings.HasPrefix(path, "<") {
-		return line
-	}
-	end := strings.IndexByte(path, '>')
-	if end <= 1 || strings.ContainsAny(path[:end], `@" `) {
-		return line
-	}
-	at := len(text) - len(path) + end
-	return []byte(text[:at] + "@localhost" + text[at:])
-}
-
-// chunkSize is how many octets of content follow a command line. It must agree
-// with the server, or content is taken for commands.
-func chunkSize(line string) int64 {
-	line = strings.TrimRight(line, "\r\n")
-	if len(line) < 6 || !strings.EqualFold(line[:5], "BDAT ") {
-		return 0
-	}
-	args := strings.Fields(line[5:])
-	if len(args) == 0 || len(args) > 2 || len(args) == 2 && !strings.EqualFold(args[1], "LAST") {
-		return 0
-	}
-	n, err := strconv.ParseUint(args[0], 10, 32)
-	if err != nil {
-		return 0
-	}
-	return int64(n)
 }
 
 // Write notes what the server answers. It writes whole lines. A client that one of

@@ -23,6 +23,7 @@ func FuzzStdio(f *testing.F) {
 		strings.ReplaceAll(open+"DATA\r\nSubject: t\r\n\r\na\r\n.\r\nQUIT\r\n", "\r\n", "\n"),
 		open + "DATA\r\na\rb\x00c\r\n..\r\n.\r\n" + open[9:] + "RSET\r\n" + open[9:] + "DATA\r\n\r\n.\r\nQUIT\r\n",
 		open + "BDAT 5\r\nab\r\nQBDAT 0 LAST\r\nQUIT\r\n",
+		"EHLO me\r\nMAIL FROM:<\"SIZE=1 SIZE=5000000000\"@x.test> SIZE=5000000000\r\n" + open[9:] + "BDAT 2 LAST\r\n\r\n",
 		open + "BDAT 9999999 LAST\r\nSubject: cut short\r\n",
 		"HELO me\r\nMAIL FROM:<> RET=HDRS ENVID=a+2Bb\r\nRCPT TO:<\"a>b\"@c.example> NOTIFY=NEVER ORCPT=rfc822;a@b\r\nDATA\r\n.\r\n",
 	} {
@@ -32,7 +33,8 @@ func FuzzStdio(f *testing.F) {
 		dir := t.TempDir()
 		var replies bytes.Buffer
 		handed := 0
-		err := submit.Stdio(bytes.NewReader(session), &replies, dir, "host.test", func(bool) { handed++ })
+		stdio := submit.Stdio{Dir: dir, Hostname: "host.test", Handed: func(bool) { handed++ }}
+		err := stdio.Serve(bytes.NewReader(session), &replies)
 		if err != nil {
 			t.Fatalf("%q: %v", session, err)
 		}

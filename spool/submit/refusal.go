@@ -37,8 +37,8 @@ func noRecipients() error {
 	return refuse(554, smtp.EnhancedCode{5, 5, 1}, "no recipients")
 }
 
-func (tx *transaction) tooLarge() *smtp.SMTPError {
-	return refuse(552, smtp.EnhancedCode{5, 3, 4}, "message larger than %d octets: max_message_size sets the limit", tx.policy.MaxMessageSize)
+func tooLarge(limit int64) *smtp.SMTPError {
+	return refuse(552, smtp.EnhancedCode{5, 3, 4}, "message larger than %d octets: max_message_size sets the limit", limit)
 }
 
 // tooMany refuses a recipient.

@@ -134,9 +134,10 @@ func (s *session) Mail(from string, o *smtp.MailOptions) error {
 		EnvelopeID: o.EnvelopeID,
 		UTF8:       o.UTF8 || sender.UTF8(),
 		RequireTLS: o.RequireTLS,
+		NoAliases:  s.conn.noAliases,
 	}
 	if o.Size > tx.policy.MaxMessageSize {
-		if err := tx.object(tx.tooLarge()); err != nil {
+		if err := tx.object(tooLarge(tx.policy.MaxMessageSize)); err != nil {
 			return err
 		}
 	}
@@ -236,7 +237,7 @@ func queuedAs(id string) error {
 }
 
 func (s *session) store(tx *transaction, r io.Reader) (spool.ID, error) {
-	limited := &limitReader{r: r, left: tx.policy.MaxMessageSize, err: tx.tooLarge()}
+	limited := &limitReader{r: r, left: tx.policy.MaxMessageSize, err: tooLarge(tx.policy.MaxMessageSize)}
 	if s.conn.origin.Via == spool.ViaDrop {
 		limited.left = maxDropSize // what is above the policy's limit is held
 	}

@@ -20,16 +20,34 @@ import (
 	"postino/spool/header"
 )
 
-// Stdio speaks SMTP on in and out as sendmail -bs does, until QUIT or the end of
-// in, and hands each message over to the spool in dir as the front end would: to
-// the runner if one listens, else as a drop file. handed is called after each one;
-// dropped says which it was. It may wait for its client for hours.
-func Stdio(in io.Reader, out io.Writer, dir, hostname string, handed func(dropped bool)) error {
+// Stdio is SMTP on a pair of pipes, as sendmail -bs speaks it for its caller: each
+// message is handed over to the spool in Dir as the front end would, to the runner if one
+// listens, else as a drop file.
+type Stdio struct {
+	Dir, Hostname string
+	// MaxMessageSize, in octets, and MaxRecipients are what the runner is going to take,
+	// so that a client is refused while it can still do something else; 0 is not known.
+	MaxMessageSize int64
+	MaxRecipients  int
+	// NoAliases: see spool.Message.
+	NoAliases bool
+	// Handed is called after each message; dropped says that it is in drop/.
+	Handed func(dropped bool)
+}
+
+// Serve goes on until QUIT or the end of in. It may wait for its client for hours.
+func (o Stdio) Serve(in io.Reader, out io.Writer) error {
+	if o.MaxMessageSize <= 0 || o.MaxMessageSize > handoff.MaxBody {
+		o.MaxMessageSize = handoff.MaxBody
+	}
+	if o.MaxRecipients <= 0 || o.MaxRecipients > handoff.MaxRecipients {
+		o.MaxRecipients = handoff.MaxRecipients
+	}
 	c := &stdioConn{r: in, w: out, done: make(chan struct{})}
 	server := smtp.NewServer(smtp.BackendFunc(func(*smtp.Conn) (smtp.Session, error) {
-		return &stdioSession{dir: dir, handed: handed}, nil
+		return &stdioSession{Stdio: o}, nil
 	}))
-	server.Domain = hostname
+	server.Domain = o.Hostname
 	server.MaxLineLength = 0 // conn has a limit of its own; this one would cut content
 	server.EnableDSN = true
 	server.EnableSMTPUTF8 = true
@@ -48,10 +66,9 @@ func Stdio(in io.Reader, out io.Writer, dir, hostname string, handed func(droppe
 // stdioSession is a session of somebody who may not write to the spool: what it
 // takes becomes a submission of the same uid.
 type stdioSession struct {
-	dir    string
-	handed func(dropped bool)
-	s      *handoff.Submission // nil between transactions
-	seen   map[string]bool     // recipients by address.Key
+	Stdio
+	s    *handoff.Submission // nil between transactions
+	seen map[string]bool     // recipients by address.Key
 }
 
 func (t *stdioSession) Mail(from string, o *smtp.MailOptions) error {
@@ -65,9 +82,12 @@ func (t *stdioSession) Mail(from string, o *smtp.MailOptions) error {
 	if err != nil {
 		return refuse(553, smtp.EnhancedCode{5, 1, 7}, "%v", err)
 	}
+	if o.Size > t.MaxMessageSize {
+		return tooLarge(t.MaxMessageSize)
+	}
 	t.s = &handoff.Submission{
 		Sender: sender, Return: string(o.Return), EnvelopeID: o.EnvelopeID,
-		UTF8: o.UTF8 || sender.UTF8(), RequireTLS: o.RequireTLS,
+		UTF8: o.UTF8 || sender.UTF8(), RequireTLS: o.RequireTLS, NoAliases: t.NoAliases,
 	}
 	t.seen = make(map[string]bool)
 	return nil
@@ -84,8 +104,9 @@ func (t *stdioSession) Rcpt(to string, o *smtp.RcptOptions) error {
 	if err := checkOriginal(o); err != nil {
 		return err
 	}
-	if len(t.s.Recipients) >= handoff.MaxRecipients {
-		return refuse(452, smtp.EnhancedCode{4, 5, 3}, "more than %d recipients", handoff.MaxRecipients)
+	if len(t.s.Recipients) >= t.MaxRecipients {
+		// The client sends the rest by and by (RFC 5321 §4.5.3.1.10).
+		return refuse(452, smtp.EnhancedCode{4, 5, 3}, "more than %d recipients: limits.max_recipients sets the limit", t.MaxRecipients)
 	}
 	t.seen[a.Key()] = true
 	t.s.UTF8 = t.s.UTF8 || a.UTF8()
@@ -123,7 +144,7 @@ func (t *stdioSession) Data(r io.Reader) error {
 	if err != nil {
 		return err
 	}
-	s.Body = handoff.NewBuffer(t.dir)
+	s.Body = handoff.NewBuffer(t.Dir)
 	defer s.Body.Close()
 	if _, err := s.Body.ReadFrom(rest); err != nil {
 		return t.answer(err)
@@ -136,11 +157,11 @@ func (t *stdioSession) Data(r io.Reader) error {
 	s.Head = head.Bytes()
 	s.EightBit = section.EightBit() || s.Body.EightBit()
 	s.ID = handoff.NewID(time.Now())
-	id, dropped, err := handoff.Submit(t.dir, s)
+	id, dropped, err := handoff.Submit(t.Dir, s)
 	if err != nil {
 		return t.answer(err)
 	}
-	t.handed(dropped)
+	t.Handed(dropped)
 	return queuedAs(id)
 }
 

@@ -4,13 +4,17 @@ import (
 	"bufio"
 	"fmt"
 	"io"
+	"net"
 	"os"
 	"path/filepath"
 	"regexp"
 	"strings"
 	"testing"
+	"time"
 
 	"postino/spool"
+	"postino/spool/address"
+	"postino/spool/handoff"
 	"postino/spool/submit"
 )
 
@@ -25,15 +29,34 @@ type dialogue struct {
 
 func speak(t *testing.T, dir string) *dialogue {
 	t.Helper()
+	return speakAs(t, submit.Stdio{Dir: dir})
+}
+
+func speakAs(t *testing.T, s submit.Stdio) *dialogue {
+	t.Helper()
 	inR, inW := io.Pipe()
 	outR, outW := io.Pipe()
 	d := &dialogue{t: t, in: inW, out: bufio.NewScanner(outR), done: make(chan error, 1)}
 	go func() {
-		err := submit.Stdio(inR, outW, dir, "host.test", func(dropped bool) { d.dropped = append(d.dropped, dropped) })
+		s.Hostname, s.Handed = "host.test", func(dropped bool) { d.dropped = append(d.dropped, dropped) }
+		err := s.Serve(inR, outW)
 		outW.Close()
 		inR.Close()
 		d.done <- err
 	}()
+	d.expect("220 host.test ")
+	return d
+}
+
+// speakTo is a dialogue with the runner that listens in dir.
+func speakTo(t *testing.T, dir string) *dialogue {
+	t.Helper()
+	c, err := net.Dial("unix", filepath.Join(dir, spool.SubmitSocket))
+	if err != nil {
+		t.Fatal(err)
+	}
+	d := &dialogue{t: t, in: c, out: bufio.NewScanner(c), done: make(chan error, 1)}
+	d.done <- nil // it ends by being closed
 	d.expect("220 host.test ")
 	return d
 }
@@ -193,6 +216,110 @@ func TestStdioPassesRefusalsOn(t *testing.T) {
 	d.end() // without QUIT
 	if n := len(r.messages()) + len(r.dropped()); n != 0 {
 		t.Errorf("%d messages", n)
+	}
+}
+
+// RFC 5321 §4.5.3.1.10: who is one too many is refused at RCPT, and whoever was taken
+// before gets the message.
+func TestStdioRefusesARecipientTooManyAndKeepsTheOthers(t *testing.T) {
+	r := socketRig(t)
+	d := speakAs(t, submit.Stdio{Dir: r.dir, MaxRecipients: testPolicy.MaxRecipients})
+	d.say("EHLO x\r\n", "250 ")
+	for _, first := range []int{0, testPolicy.MaxRecipients} {
+		d.say("MAIL FROM:<a@b.test>\r\n", "250 ")
+		for i := range testPolicy.MaxRecipients {
+			d.say(fmt.Sprintf("RCPT TO:<%d@y.test>\r\n", first+i), "250 ")
+		}
+		d.say(fmt.Sprintf("RCPT TO:<%d@y.test>\r\n", first+testPolicy.MaxRecipients), "452 4.5.3 ")
+		d.say(fmt.Sprintf("RCPT TO:<%d@y.test>\r\n", first), "250 ") // named before
+		d.say("DATA\r\n", "354 ")
+		d.say("Subject: hi\r\n\r\nx\r\n.\r\n", "250 Ok: queued as ")
+	}
+	d.end()
+	var got []string
+	for _, m := range r.messages() {
+		for _, rcpt := range m.Recipients {
+			got = append(got, strings.TrimSuffix(rcpt.Address.String(), "@y.test"))
+		}
+	}
+	if want := "0 1 2 3 4 5 6 7 8 9"; strings.Join(got, " ") != want {
+		t.Errorf("recipients %v, want %s", got, want)
+	}
+}
+
+// RFC 1870 §3 and §6.1: a SIZE has up to twenty digits, and one that is too large is no
+// error of the command.
+func TestADeclaredSizeOfAnyLengthIsRefusedAsTooLarge(t *testing.T) {
+	r := socketRig(t)
+	wants := [][2]string{{"EHLO x", "250 "}}
+	for _, size := range []string{"4294967295", "4294967296", "5000000000", "18446744073709551615", "99999999999999999999"} {
+		wants = append(wants, [2]string{"MAIL FROM:<a@b.test> SIZE=" + size, "552 5.3.4 "},
+			[2]string{"mail from:<a@b.test> BODY=8BITMIME\tsize=" + size + " RET=HDRS", "552 5.3.4 "})
+	}
+	for _, size := range []string{"999999999999999999999", "-1", "1e9", ""} {
+		wants = append(wants, [2]string{"MAIL FROM:<a@b.test> SIZE=" + size, "501 5.5.4 "})
+	}
+	wants = append(wants, [2]string{`MAIL FROM:<"x SIZE=5000000000 y"@b.test> SIZE=10`, "250 "})
+	for _, d := range []*dialogue{
+		speak(t, r.dir), speakAs(t, submit.Stdio{Dir: r.dir, MaxMessageSize: testPolicy.MaxMessageSize}), speakTo(t, r.dir),
+	} {
+		for _, w := range wants {
+			d.say(w[0]+"\r\n", w[1])
+		}
+		d.say("RCPT TO:<x@y.test>\r\n", "250 ")
+		d.say("DATA\r\n", "354 ")
+		d.say("Subject: hi\r\n\r\nx\r\n.\r\n", "250 Ok: queued as ")
+		d.end()
+	}
+	for _, m := range r.messages() {
+		if m.Sender.Local != "x SIZE=5000000000 y" {
+			t.Errorf("sender %q", m.Sender.Local)
+		}
+	}
+}
+
+// What sendmail -n asks for arrives with the message, over the socket, in a drop file and
+// from sendmail -bs.
+func TestNoAliasesArrivesWithItsMessage(t *testing.T) {
+	r := newRig(t)
+	submitAs := func(asked bool, sender string) {
+		s := &handoff.Submission{ID: handoff.NewID(time.Now()), NoAliases: asked, Head: []byte("\r\n"),
+			Sender: address.Address{Local: sender, Domain: "b.test"}}
+		s.Recipients = []handoff.Recipient{{Address: address.Address{Local: "root"}}}
+		if _, _, err := handoff.Submit(r.dir, s); err != nil {
+			t.Fatal(err)
+		}
+	}
+	submitAs(true, "asked-drop")
+	submitAs(false, "drop")
+	r.scan()
+	if err := os.Symlink(filepath.Join(r.dir, "s"), filepath.Join(r.dir, spool.SubmitSocket)); err != nil {
+		t.Fatal(err)
+	}
+	submitAs(true, "asked-socket")
+	submitAs(false, "socket")
+	for _, asked := range []bool{true, false} {
+		d := speakAs(t, submit.Stdio{Dir: r.dir, NoAliases: asked})
+		sender := "bs"
+		if asked {
+			sender = "asked-bs"
+		}
+		d.say("EHLO x\r\n", "250 ")
+		d.say(handoff.NoAliases+"\r\n", "250 ") // it is the option that asks
+		d.say("MAIL FROM:<"+sender+"@b.test>\r\n", "250 ")
+		d.say("RCPT TO:<root>\r\n", "250 ")
+		d.say("DATA\r\n", "354 ")
+		d.say("Subject: hi\r\n\r\nx\r\n.\r\n", "250 Ok: queued as ")
+		d.end()
+	}
+	list := r.messages()
+	if len(list) != 6 {
+		t.Fatalf("%d messages; in drop/: %q\n%s", len(list), r.dropped(), r.log)
+	}
+	for _, m := range list {
+		if want := strings.HasPrefix(m.Sender.Local, "asked"); m.NoAliases != want {
+			t.Errorf("%s by %s: no aliases is %v", m.Sender, m.Origin.Via, m.NoAliases)
+		}
 	}
 }
 
