@@ -65,8 +65,9 @@ build() {
 		fail 'go: not found: install Go 1.26 or later (https://go.dev/dl/) and put its bin directory on the PATH, which sudo may replace: /etc/sudoers, secure_path'
 	make_room
 	mkdir "$work/bin"
-	title 'building sendmail and postino'
-	CGO_ENABLED=0 GOFLAGS=-buildvcs=false go build -trimpath -o "$work/bin/" ./cmd/sendmail ./cmd/postino ||
+	version=$(source_version)
+	title "building sendmail and postino $version"
+	compile "$version" "$work/bin" ||
 		fail "the build failed, for the reason above: Go 1.26 or later is needed (this is $(go version)), and a way to the modules that go.mod names"
 }
 
@@ -436,6 +437,7 @@ main() {
 	export LC_ALL
 	cd "$(dirname "$0")"
 	. config/system/accounts.sh
+	. config/system/build.sh
 	. config/system/services.sh
 	settle
 	$what
@@ -444,6 +446,7 @@ main() {
 case "$#:${1-}" in
 1:try)
 	cd "$(dirname "$0")"
+	. config/system/build.sh
 	. config/system/try.sh
 	try
 	;;

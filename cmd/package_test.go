@@ -160,6 +160,7 @@ wait $senders
 await taken
 echo "sent $(($(cat /tmp/sent.a) + $(cat /tmp/sent.b) + 2)), queued $(postino queue --json | wc -l)"
 postino status | head -n 1
+sendmail --version
 tail -n 1 /etc/default/postino
 `+byCron+`
 apt-get -q -y remove postino postino-mta
@@ -169,7 +170,7 @@ dpkg --purge postino
 rm /usr/sbin/policy-rc.d
 `)
 	allIsThere(t, out)
-	for _, want := range []string{"after: postino-mta: /usr/sbin/sendmail", "users: ii bsd-mailx ii cron ", "PHP: uid 0", "mail: uid 0", "postino 1.0.1 runs", "\n# mine\n"} {
+	for _, want := range []string{"after: postino-mta: /usr/sbin/sendmail", "users: ii bsd-mailx ii cron ", "PHP: uid 0", "mail: uid 0", "postino 1.0.1 runs", "postino sendmail 1.0.1\n", "\n# mine\n"} {
 		if !strings.Contains(out, want) {
 			t.Errorf("no %q in:\n%s", want, out)
 		}

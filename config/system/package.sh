@@ -6,26 +6,23 @@ set -eu
 out=$(mkdir -p "${1:?usage: config/system/package.sh DIR}" && cd "$1" && pwd)
 cd "$(dirname "$0")/../.."
 umask 022
+. config/system/build.sh
 
 # Without git there is no time of the source: then both variables are wanted.
-: "${SOURCE_DATE_EPOCH:=$(git log -1 --format=%ct)}"
+: "${SOURCE_DATE_EPOCH:=$(source_time)}"
 : "${SOURCE_DATE_EPOCH:?is the time of the source, and not known without git: set it, and VERSION}"
-: "${VERSION:=0.0.$(date -u -d "@$SOURCE_DATE_EPOCH" +%Y%m%d%H%M)}"
+: "${VERSION:=$(dotted "$SOURCE_DATE_EPOCH")}"
 arch=${GOARCH:-$(go env GOARCH)}
 export SOURCE_DATE_EPOCH
 time=$(date -u -d "@$SOURCE_DATE_EPOCH" +%Y-%m-%dT%H:%M:%SZ)
 
 stage=$(mktemp -d)
 trap 'rm -rf "$stage"' EXIT
-build() { # ARCH DIR
-	CGO_ENABLED=0 GOFLAGS=-buildvcs=false GOARCH=$1 go build -trimpath -ldflags "-s -w -buildid= -X main.version=$VERSION" \
-		-o "$2/" ./cmd/sendmail ./cmd/postino
-}
-build "$arch" "$stage/bin"
+compile "$VERSION" "$stage/bin" "$arch"
 native=$stage/bin
 if [ "$arch" != "$(go env GOHOSTARCH)" ]; then
 	native=$stage/native
-	build "$(go env GOHOSTARCH)" "$native"
+	compile "$VERSION" "$native" "$(go env GOHOSTARCH)"
 fi
 POSTINO_NATIVE=$native/postino ./install.sh --root "$stage/postino" --prefix /usr --binaries "$stage/bin" --without-mta >/dev/null
 # What others have under the same name belongs to the package that takes their place.
