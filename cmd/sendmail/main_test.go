@@ -2,7 +2,6 @@ package main
 
 import (
 	"bytes"
-	"context"
 	"errors"
 	"fmt"
 	"os"
@@ -16,6 +15,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"postino/spool/standstill"
 )
 
 // TestMain is also the program postino that stands beside the sendmail under
@@ -126,8 +127,8 @@ type result struct {
 }
 
 // patience is how long a program may take before the test fails; it is never
-// waited for when all is well.
-const patience = 20 * time.Second
+// waited for when all is well, and outlasts a machine that stands still.
+const patience = 3 * time.Minute
 
 // command makes c ready to start.
 func (c *call) command(t *testing.T) *exec.Cmd {
@@ -138,13 +139,11 @@ func (c *call) command(t *testing.T) *exec.Cmd {
 	if c.spool == "" {
 		c.spool = newSpool(t)
 	}
-	ctx, cancel := context.WithTimeout(t.Context(), patience)
-	t.Cleanup(cancel)
-	path := program(t, c.name)
-	cmd := exec.CommandContext(ctx, path, c.args...)
+	path, args := program(t, c.name), c.args
 	if c.shell != "" {
-		cmd = exec.CommandContext(ctx, "/bin/sh", append([]string{"-c", c.shell, path}, c.args...)...)
+		path, args = "/bin/sh", append([]string{"-c", c.shell, path}, args...)
 	}
+	cmd := standstill.Command(t, patience, path, args...)
 	cmd.Env = append([]string{spoolVariable + "=" + c.spool}, c.env...)
 	cmd.Stdin = strings.NewReader(c.stdin)
 	if c.in != nil {

@@ -205,9 +205,13 @@ func (in *input) Read(b []byte) (int, error) {
 	return n, err
 }
 
-// drainPatience is how long a silent pipe is waited for when nothing in it
-// matters any more.
-const drainPatience = time.Second
+const (
+	// drainPatience is how long a silent pipe is waited for when nothing in it
+	// matters any more; in turns, since on a machine that stood still one wait of that
+	// length is over before the caller could write.
+	drainPatience = time.Second
+	drainTurns    = 10
+)
 
 // drain reads a pipe or socket to its end. A caller whose pipe is closed early is
 // killed by a signal or reports that, and not what was wrong.
@@ -221,15 +225,21 @@ func drain(fd int) {
 	}
 	var waste [64 << 10]byte
 	const most = 16 << 10 // of these: as much as a message may have
+	silent := 0
 	for range most {
 		ready := []unix.PollFd{{Fd: int32(fd), Events: unix.POLLIN}}
-		n, err := unix.Poll(ready, int(drainPatience/time.Millisecond))
+		n, err := unix.Poll(ready, int(drainPatience/drainTurns/time.Millisecond))
 		if err == unix.EINTR {
+			continue
+		}
+		if n == 0 && silent+1 < drainTurns {
+			silent++
 			continue
 		}
 		if n <= 0 {
 			return
 		}
+		silent = 0
 		if n, err := unix.Read(fd, waste[:]); n <= 0 && err != unix.EINTR && err != unix.EAGAIN {
 			return
 		}

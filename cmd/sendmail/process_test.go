@@ -13,9 +13,12 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"postino/spool/standstill"
 )
 
-// pipe is a pipe whose ends are closed when the test ends.
+// pipe is a pipe whose ends are closed when the test ends. A write that nobody reads
+// fails.
 func pipe(t *testing.T) (r, w *os.File) {
 	t.Helper()
 	r, w, err := os.Pipe()
@@ -23,6 +26,9 @@ func pipe(t *testing.T) (r, w *os.File) {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { r.Close(); w.Close() })
+	if err := w.SetWriteDeadline(time.Now().Add(patience)); err != nil {
+		t.Fatal(err)
+	}
 	return r, w
 }
 
@@ -82,7 +88,7 @@ func TestSignalWhileReadingLeavesNothing(t *testing.T) {
 			if _, err := io.WriteString(w, "From: a@example.org\n\n"+strings.Repeat("x", size)); err != nil {
 				t.Fatal(err)
 			}
-			waitUntilRead(t, in)
+			waitUntilRead(t, in, cmd.Process.Pid)
 			if err := cmd.Process.Signal(sig); err != nil {
 				t.Fatal(err)
 			}
@@ -98,19 +104,16 @@ func TestSignalWhileReadingLeavesNothing(t *testing.T) {
 	}
 }
 
-// waitUntilRead waits until nothing is left in a pipe.
-func waitUntilRead(t *testing.T, r *os.File) {
+// waitUntilRead waits until the process pid has left nothing in a pipe.
+func waitUntilRead(t *testing.T, r *os.File, pid int) {
 	t.Helper()
-	for end := time.Now().Add(patience); time.Now().Before(end); time.Sleep(time.Millisecond) {
+	standstill.Wait(t, patience, "all of the input is read", func() bool {
 		n, err := unix.IoctlGetInt(int(r.Fd()), unix.TIOCINQ)
 		if err != nil {
 			t.Fatal(err)
 		}
-		if n == 0 {
-			return
-		}
-	}
-	t.Fatal("the input is not read")
+		return n == 0
+	}, pid)
 }
 
 func TestReadErrorIsNotAnEmptyMessage(t *testing.T) {
@@ -295,13 +298,12 @@ func TestOwnSpoolGetsARunner(t *testing.T) {
 		t.Fatalf("status %d, %s", r.code, r.stderr)
 	}
 	want := fmt.Sprintf(`args=["postino" "run" "--until-empty"] cwd=/ leader=true spool=%s 0=/dev/null 1=/dev/null 2=/dev/null`, c.spool)
-	for end := time.Now().Add(patience); time.Now().Before(end); time.Sleep(5 * time.Millisecond) {
-		if got, err := os.ReadFile(record); err == nil {
-			if string(got) != want {
-				t.Errorf("the runner was started as\n%s\nwant\n%s", got, want)
-			}
-			return
-		}
+	var got []byte
+	standstill.Wait(t, patience, "a runner is started", func() bool {
+		got, err = os.ReadFile(record)
+		return err == nil
+	})
+	if string(got) != want {
+		t.Errorf("the runner was started as\n%s\nwant\n%s", got, want)
 	}
-	t.Error("no runner was started")
 }

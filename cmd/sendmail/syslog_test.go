@@ -7,6 +7,7 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 )
 
 func TestSystemLogGetsOneCleanLine(t *testing.T) {
@@ -16,6 +17,9 @@ func TestSystemLogGetsOneCleanLine(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer l.Close()
+	if err := l.SetReadDeadline(time.Now().Add(patience)); err != nil {
+		t.Fatal(err)
+	}
 	for _, tt := range []struct{ text, want string }{
 		{"no recipients", "no recipients"},
 		{"a\n<0>kernel: b\x1b[2J\x00", "a?<0>kernel: b?[2J?"},

@@ -179,7 +179,7 @@ func writeAll(fd int, chunks ...[]byte) error {
 		if len(chunks) == 0 {
 			return nil
 		}
-		n, err := retry(func() (int, error) { return unix.Writev(fd, chunks) })
+		n, err := inTurns(func() (int, error) { return unix.Writev(fd, chunks) })
 		if err != nil {
 			return err
 		}
@@ -190,6 +190,16 @@ func writeAll(fd int, chunks ...[]byte) error {
 			if len(chunks[0]) == 0 {
 				chunks = chunks[1:]
 			}
+		}
+	}
+}
+
+// inTurns repeats a system call on a socket as often as it has turns to wait; a file
+// never asks for that.
+func inTurns(call func() (int, error)) (int, error) {
+	for turn := 1; ; turn++ {
+		if n, err := retry(call); err != unix.EAGAIN || turn == ioTurns {
+			return n, err
 		}
 	}
 }

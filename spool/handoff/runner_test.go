@@ -17,6 +17,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"postino/spool/address"
+	"postino/spool/standstill"
 )
 
 // TestMain is also the program that submits as somebody else; see submitAs.
@@ -188,9 +189,25 @@ func serve(t *testing.T, l net.Listener, answer func(string) string) *runner {
 	return r
 }
 
+// patience is how long a test waits before it fails, which is longer than a machine
+// may stand still. Only a broken program has it waited for.
+const patience = 3 * time.Minute
+
+// heard is all that the next connection brought.
+func (r *runner) heard(t *testing.T) string {
+	t.Helper()
+	select {
+	case got := <-r.got:
+		return got
+	case <-time.After(patience):
+		t.Fatalf("no session within %v:\n%s", patience, standstill.Here())
+		return ""
+	}
+}
+
 // session answers one connection and records it in got.
 func (r *runner) session(c net.Conn, got *bytes.Buffer) {
-	c.SetDeadline(time.Now().Add(10 * time.Second)) // only a broken test waits so long
+	c.SetDeadline(time.Now().Add(patience))
 	in := bufio.NewReader(io.TeeReader(c, got))
 	command := ""
 	for {
@@ -261,27 +278,14 @@ const nobody = 65534
 func submitAs(t *testing.T, dir string, uid uint32) string {
 	t.Helper()
 	needRoot(t)
-	in, out, err := os.Pipe()
-	if err != nil {
-		t.Fatal(err)
-	}
 	// The test binary is in a directory closed to others; /proc leads there still.
-	p, err := os.StartProcess("/proc/self/exe", []string{"handoff.test"}, &os.ProcAttr{
-		Dir:   "/",
-		Env:   []string{"HANDOFF_SUBMIT_TO=" + dir},
-		Files: []*os.File{nil, out, out},
-		Sys:   &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: uid, Gid: uid}},
-	})
-	out.Close()
+	cmd := standstill.Command(t, patience, "/proc/self/exe")
+	cmd.Dir = "/"
+	cmd.Env = []string{"HANDOFF_SUBMIT_TO=" + dir}
+	cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: uid, Gid: uid}}
+	text, err := cmd.CombinedOutput()
 	if err != nil {
-		t.Fatal(err)
-	}
-	text, err := io.ReadAll(in)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if _, err := p.Wait(); err != nil {
-		t.Fatal(err)
+		t.Fatalf("%v: %s", err, text)
 	}
 	return string(text)
 }

@@ -17,8 +17,11 @@ const (
 	// socketName is where the runner listens, in the spool directory.
 	socketName = "submit.sock"
 	// ioTimeout bounds each read and write. A healthy runner answers in
-	// milliseconds; the drop file is ready for every other one.
+	// milliseconds; the drop file is ready for every other one. It is waited for in
+	// turns: of a machine that stood still, as a virtual one may for half a minute, a
+	// wait in one piece says nothing about the runner.
 	ioTimeout = 20 * time.Second
+	ioTurns   = 20
 	// window is how many recipients are sent before their replies are read, and
 	// pipelined how many octets a session may have, content included, to be sent in
 	// one go. Both fit the socket's buffer (208 KiB by default), so that we never
@@ -55,7 +58,7 @@ func dial(socket string, timeout time.Duration) (fd int, err error) {
 	if err = connect(fd, socket); err == nil {
 		err = unix.SetNonblock(fd, false)
 	}
-	limit := unix.NsecToTimeval(int64(timeout))
+	limit := unix.NsecToTimeval(int64(timeout / ioTurns))
 	for _, option := range []int{unix.SO_RCVTIMEO, unix.SO_SNDTIMEO} {
 		if err == nil {
 			err = unix.SetsockoptTimeval(fd, unix.SOL_SOCKET, option, &limit)
@@ -199,7 +202,7 @@ func (c *conn) reply(command string) (text string, err error) {
 type reader int
 
 func (fd reader) Read(b []byte) (int, error) {
-	n, err := retry(func() (int, error) { return unix.Read(int(fd), b) })
+	n, err := inTurns(func() (int, error) { return unix.Read(int(fd), b) })
 	switch {
 	case err == unix.EAGAIN:
 		return 0, os.ErrDeadlineExceeded

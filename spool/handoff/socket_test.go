@@ -23,7 +23,7 @@ func TestRunnerGetsTheSessionByteForByte(t *testing.T) {
 	if dropped || err != nil {
 		t.Fatalf("Submit = %v, %v; want false, nil", dropped, err)
 	}
-	if got := <-r.got; got != smallWire {
+	if got := r.heard(t); got != smallWire {
 		t.Errorf("the runner got %q; want %q", got, smallWire)
 	}
 	if names := dropFiles(t, dir); len(names) != 0 {
@@ -82,6 +82,22 @@ func TestAnyDoubtEndsInDropFile(t *testing.T) {
 	}
 }
 
+// The wait for a runner is in turns, of which a machine that stands still takes one:
+// the answer to come in the next is heard.
+func TestOneTurnWithoutAnAnswerIsNoDoubt(t *testing.T) {
+	const timeout = 10 * time.Second
+	dir := newSpool(t)
+	startRunner(t, dir, func(command string) string {
+		if command == "" || strings.HasPrefix(command, "BDAT") {
+			time.Sleep(timeout / ioTurns * 3 / 2)
+		}
+		return polite(command)
+	})
+	if _, dropped, err := submit(dir, small(), timeout); dropped || err != nil {
+		t.Errorf("submit = %v, %v; want false, nil", dropped, err)
+	}
+}
+
 // A runner that refuses us, and not the message, is no reason to refuse mail.
 func TestRefusedConnectionEndsInDropFile(t *testing.T) {
 	for _, at := range []string{"", "EHLO"} {
@@ -111,7 +127,7 @@ func TestStrangersServerGetsNothing(t *testing.T) {
 	if _, dropped, err := Submit(dir, small()); !dropped || err != nil {
 		t.Fatalf("Submit = %v, %v; want true, nil", dropped, err)
 	}
-	if got := <-r.got; got != "" {
+	if got := r.heard(t); got != "" {
 		t.Errorf("uid %d got %q; want nothing", nobody, got)
 	}
 	wantDrop(t, dir, smallWire)
@@ -136,7 +152,7 @@ func TestOrdinaryUserIsServed(t *testing.T) {
 	if got := submitAs(t, dir, nobody); got != "dropped=false err=<nil>" {
 		t.Fatalf("as uid %d: %s", nobody, got)
 	}
-	if got := <-r.got; got != smallWire {
+	if got := r.heard(t); got != smallWire {
 		t.Errorf("the runner got %q; want %q", got, smallWire)
 	}
 }
@@ -156,7 +172,7 @@ func TestManyRecipientsDoNotBlock(t *testing.T) {
 	if _, dropped, err := Submit(dir, s); dropped || err != nil {
 		t.Fatalf("Submit = %v, %v; want false, nil", dropped, err)
 	}
-	if got := <-r.got; strings.Count(got, "RCPT TO:") != 3000 || int64(len(got)) < s.size() {
+	if got := r.heard(t); strings.Count(got, "RCPT TO:") != 3000 || int64(len(got)) < s.size() {
 		t.Errorf("the runner got %d recipients and %d octets; want 3000, and more than %d",
 			strings.Count(got, "RCPT TO:"), len(got), s.size())
 	}
@@ -181,7 +197,7 @@ func TestLargeMessageIsAnnouncedBeforeItIsSent(t *testing.T) {
 	if _, _, err := Submit(dir, s); !errors.As(err, &refused) {
 		t.Errorf("Submit = %v; want a refusal", err)
 	}
-	if got := <-r.got; strings.Contains(got, "BDAT") {
+	if got := r.heard(t); strings.Contains(got, "BDAT") {
 		t.Errorf("content was sent after the refusal")
 	}
 }
@@ -199,7 +215,7 @@ func TestLargeMessageArrivesWhole(t *testing.T) {
 	if _, dropped, err := Submit(dir, s); dropped || err != nil {
 		t.Fatalf("Submit = %v, %v; want false, nil", dropped, err)
 	}
-	if got := <-r.got; !strings.HasSuffix(got, " LAST\r\n"+string(s.Head)+text) {
+	if got := r.heard(t); !strings.HasSuffix(got, " LAST\r\n"+string(s.Head)+text) {
 		t.Errorf("the runner got %d octets; want a session that ends in the %d sent", len(got), s.size())
 	}
 }

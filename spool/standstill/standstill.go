@@ -31,12 +31,9 @@ func Command(t testing.TB, limit time.Duration, name string, args ...string) *ex
 		}
 		return cmd.Process.Kill()
 	}
-	cmd.WaitDelay = outputDelay
+	cmd.WaitDelay = limit // for children that keep its output open; it runs from the program's own end too
 	return cmd
 }
-
-// outputDelay is how long a killed program's children may keep its output open.
-const outputDelay = 10 * time.Second
 
 // Wait returns when ok reports true, and asks it again every few milliseconds. After
 // limit the test ends, with what was waited for, what each of the processes pids is
