@@ -7,6 +7,7 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
@@ -176,6 +177,29 @@ func TestNotStoredIsNotZero(t *testing.T) {
 				t.Errorf("status %d, %q and %q, left %v; want %d and %q", r.code, r.stdout, r.stderr, r.mail, tt.code, tt.says)
 			}
 		})
+	}
+}
+
+// Where the Go runtime gets no address space or no thread it ends the program with a
+// status of its own, 2. Nothing has been taken then. 1 GiB and twenty threads are enough.
+func TestWithoutRoomForTheRuntimeNothingIsTaken(t *testing.T) {
+	const processes = `{ ulimit -p %d 2>/dev/null || ulimit -u %[1]d; } && exec "$0" "$@"` // dash has -p, bash has -u
+	var shells []string
+	for kib := 696 << 10; kib > 680<<10; kib -= 512 { // around where it begins
+		shells = append(shells, fmt.Sprintf(`ulimit -v %d; exec "$0" "$@"`, kib))
+	}
+	for n := 1; n < 9; n++ {
+		shells = append(shells, fmt.Sprintf(processes, n))
+	}
+	enough := []string{`ulimit -v 1048576; exec "$0" "$@"`, fmt.Sprintf(processes, 20)}
+	for _, shell := range append(shells, enough...) {
+		r := call{uid: 54329, shell: shell, args: []string{"-i", "bob@example.net"}, stdin: plain}.run(t)
+		switch stored := r.mail != nil; {
+		case stored != (r.code == 0):
+			t.Errorf("%s: status %d, stored is %v: %.300q", shell, r.code, stored, r.stderr)
+		case !stored && slices.Contains(enough, shell):
+			t.Errorf("%s: status %d: %.300q", shell, r.code, r.stderr)
+		}
 	}
 }
 
