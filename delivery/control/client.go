@@ -24,7 +24,7 @@ import (
 )
 
 // callTimeout bounds a call whose answer is one object.
-const callTimeout = 10 * time.Second
+const callTimeout = 30 * time.Second
 
 // maxAnswer bounds such an answer, in octets: a message with a thousand recipients
 // and some hundred attempts for each is far below.

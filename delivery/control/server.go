@@ -16,11 +16,13 @@ import (
 )
 
 const (
-	// headerTimeout bounds the wait for a request, idleTimeout that for the next.
-	headerTimeout = 5 * time.Second
+	// headerTimeout bounds the wait for a request, idleTimeout that for the next. Half a
+	// minute is how long a virtual machine may stand still, which says nothing about who
+	// is at the other side.
+	headerTimeout = 30 * time.Second
 	idleTimeout   = 30 * time.Second
 	// ioTimeout bounds one write of an answer, and on the other side one read.
-	ioTimeout = 10 * time.Second
+	ioTimeout = 30 * time.Second
 	// maxHeader bounds a request, in octets. Requests have no body, and the longest
 	// part of one is what to trace.
 	maxHeader = 16 << 10
