@@ -16,6 +16,7 @@ import (
 
 	"postino/cmd/durability/oracle"
 	"postino/delivery/relay/relaytest"
+	"postino/spool/standstill"
 )
 
 const (
@@ -113,7 +114,7 @@ func (b *box) command(stdin, path string, args ...string) *exec.Cmd {
 		"POSTINO_SPOOL=" + b.spool, "POSTINO_CONFIG=" + b.config}, b.env...)
 	cmd.Dir = "/"
 	cmd.Stdin = strings.NewReader(stdin)
-	cmd.WaitDelay = time.Second
+	cmd.WaitDelay = patience
 	return cmd
 }
 
@@ -146,11 +147,12 @@ func (b *box) run(cmd *exec.Cmd) int {
 	if err := cmd.Start(); err != nil {
 		b.t.Fatal(err)
 	}
-	tooLong := time.AfterFunc(patience, func() { cmd.Process.Kill() })
+	tooLong := time.AfterFunc(patience, func() {
+		b.t.Errorf("%v: not done within %v\n%s", cmd.Args, patience, standstill.Of(cmd.Process.Pid))
+		cmd.Process.Kill()
+	})
 	_ = cmd.Wait() // its status is in ProcessState
-	if !tooLong.Stop() {
-		b.t.Errorf("%v: not done within %v", cmd.Args, patience)
-	}
+	tooLong.Stop()
 	if killed(cmd) {
 		b.deaths++
 	}
@@ -222,7 +224,7 @@ func (r *runner) await(what string, cond func() bool) bool {
 		default:
 		}
 		if time.Now().After(deadline) {
-			r.box.t.Fatalf("%s: not within %v", what, patience)
+			r.box.t.Fatalf("%s: not within %v\n%s", what, patience, standstill.Of(r.cmd.Process.Pid))
 		}
 	}
 	return true
@@ -241,7 +243,7 @@ func (r *runner) stop() int {
 	select {
 	case <-r.done:
 	case <-time.After(patience):
-		r.box.t.Errorf("after SIGTERM the runner has not ended within %v", patience)
+		r.box.t.Errorf("after SIGTERM the runner has not ended within %v\n%s", patience, standstill.Of(r.cmd.Process.Pid))
 		r.kill()
 	}
 	return r.cmd.ProcessState.ExitCode()

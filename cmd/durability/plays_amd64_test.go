@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"postino/cmd/durability/oracle"
+	"postino/spool/standstill"
 )
 
 // play is something that one of our programs does, during which it meets a fault.
@@ -83,8 +84,8 @@ func (s *stage) meet(n uint64, f fault) meeting {
 	p.wait(b.t)
 	sub.Status = p.status
 	b.ledger.Add(sub)
-	m := meeting{hit: p.hit, at: p.at, calls: p.calls}
-	if !p.hit && p.status != 0 || p.hit && f.kill && p.status != -1 {
+	m := meeting{hit: p.hit.Load(), at: p.at, calls: p.calls}
+	if !m.hit && p.status != 0 || m.hit && f.kill && p.status != -1 {
 		m.err = fmt.Errorf("ended with %d", p.status)
 	}
 	return m
@@ -105,9 +106,32 @@ func (s *stage) close() error {
 	return errors.Join(err, check(v, 0, true, drainErr))
 }
 
-// nudgeTime is how long a runner is given to get over its fault before it is
-// stopped, and a sound one takes its place. Nothing depends on it.
-const nudgeTime = 3 * time.Second
+const (
+	// nudgeTime is how long a runner is given to get over its fault before it is
+	// stopped, and a sound one takes its place. It is counted in turns, of which a
+	// machine that stands still takes one.
+	nudgeTime = 3 * time.Second
+	turnMost  = 100 * time.Millisecond
+)
+
+// until waits until cond holds, or the process has ended, or the fault was met so long
+// ago that there is no more to wait for.
+func (p *traced) until(t testing.TB, cond func() bool) {
+	t.Helper()
+	for end := time.Now().Add(patience); p.nudge > 0 && !p.ended(); {
+		began, met := time.Now(), p.hit.Load()
+		if cond() {
+			return
+		}
+		if began.After(end) {
+			t.Fatalf("pid %d: neither done nor at its fault within %v\n%s", p.pid, patience, standstill.Of(p.pid))
+		}
+		time.Sleep(time.Millisecond)
+		if met {
+			p.nudge -= min(time.Since(began), turnMost)
+		}
+	}
+}
 
 // meetRunner has a runner start in a new spool, take drop files and submissions,
 // deliver them and stop, meanwhile meet a fault, and a sound one finish the work.
@@ -128,37 +152,31 @@ func (s *stage) meetRunner(n uint64, f fault) meeting {
 		submit("dropped large", large)
 	}
 	p := b.trace("", f, filepath.Join(b.bin, "postino"), "run")
-	deadline := time.Now().Add(nudgeTime)
-	until := func(cond func() bool) {
-		for !cond() && !p.ended() && time.Now().Before(deadline) {
-			time.Sleep(time.Millisecond)
-		}
-	}
-	until(func() bool { return listener(b.spool) == p.pid })
+	p.until(b.t, func() bool { return listener(b.spool) == p.pid })
 	for range s.play.times {
 		submit("by socket", small)
 		submit("by socket, large", large)
 	}
-	until(func() bool { return b.delivered() == messages && b.drops() == 0 })
-	until(func() bool { return b.queued() == 0 })
+	p.until(b.t, func() bool { return b.delivered() == messages && b.drops() == 0 })
+	p.until(b.t, func() bool { return b.queued() == 0 })
 	byItself := p.ended()
 	if !byItself {
 		_ = syscall.Kill(p.pid, syscall.SIGTERM)
 	}
 	p.wait(b.t)
-	m := meeting{hit: p.hit, at: p.at, calls: p.calls}
+	m := meeting{hit: p.hit.Load(), at: p.at, calls: p.calls}
 	// A message that the server took and that could not be recorded goes again.
 	window := 0
-	if p.hit {
+	if m.hit {
 		window = underWay
 	}
 	m.err = check(b.judge(), window, true)
 	v, err := b.drain()
 	m.err = errors.Join(m.err, check(v, window, true, err))
 	switch {
-	case !p.hit && (byItself || p.status > 0): // -1: stopped before it was ready for that
+	case !m.hit && (byItself || p.status > 0): // -1: stopped before it was ready for that
 		m.err = errors.Join(m.err, fmt.Errorf("without a fault it ended with %d", p.status))
-	case p.hit && f.errno != 0 && f.call == "fdatasync" && p.status == 0:
+	case m.hit && f.errno != 0 && f.call == "fdatasync" && p.status == 0:
 		m.err = errors.Join(m.err, errors.New("a sync failed and the runner carried on"))
 	}
 	return m

@@ -126,7 +126,7 @@ func (b *box) broken(f fault, subject string, lines int, command ...string) {
 	b.ledger.Add(s)
 	if p.status < 0 {
 		b.deaths++
-	} else if !p.hit {
+	} else if !p.hit.Load() {
 		b.t.Errorf("%v: not met", f)
 	}
 }
@@ -168,15 +168,13 @@ func (b *box) fence() error {
 	b.comeAndGo() // it makes the spool, with syncs of its own
 	b.both()
 	p := b.trace("", fault{call: "fdatasync", on: "/spool.db", nth: 1, errno: unix.EIO}, filepath.Join(b.bin, "postino"), "run")
-	for end := time.Now().Add(nudgeTime); !p.ended() && time.Now().Before(end); {
-		time.Sleep(time.Millisecond)
-	}
+	p.until(b.t, func() bool { return false })
 	if !p.ended() {
 		_ = syscall.Kill(p.pid, syscall.SIGTERM)
 	}
 	p.wait(b.t)
-	if !p.hit || p.status <= 0 {
-		return fmt.Errorf("a sync failed (%v) and the runner ended with %d", p.hit, p.status)
+	if !p.hit.Load() || p.status <= 0 {
+		return fmt.Errorf("a sync failed (%v) and the runner ended with %d", p.hit.Load(), p.status)
 	}
 	return nil
 }

@@ -8,12 +8,15 @@ import (
 	"runtime"
 	"strconv"
 	"strings"
+	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
 	"unsafe"
 
 	"golang.org/x/sys/unix"
+
+	"postino/spool/standstill"
 )
 
 // fault is what happens to one system call of a process. Its calls are counted
@@ -45,10 +48,12 @@ type traced struct {
 	pid    int
 	done   chan struct{} // closed when it has ended
 	status int           // exit status, -1 after a signal; good after done
-	// hit: the fault was met. calls counts what was called, by name. Good after done.
-	hit   bool
-	at    string // what the call's descriptor was, when it was met
+	// hit: the fault was met. nudge is what is left of nudgeTime, which begins then.
+	hit   atomic.Bool
+	nudge time.Duration
+	// calls counts what was called, by name. Good after done.
 	calls map[string]int
+	at    string // what the call's descriptor was, when the fault was met; likewise
 	err   error
 }
 
@@ -65,7 +70,7 @@ func (b *box) trace(stdin string, f fault, path string, args ...string) *traced 
 	if err != nil {
 		b.t.Fatal(err)
 	}
-	p := &traced{done: make(chan struct{}), calls: make(map[string]int)}
+	p := &traced{done: make(chan struct{}), nudge: nudgeTime, calls: make(map[string]int)}
 	started := make(chan error, 1)
 	go func() {
 		defer close(p.done)
@@ -109,7 +114,7 @@ func (p *traced) wait(t testing.TB) {
 	select {
 	case <-p.done:
 	case <-time.After(patience):
-		t.Errorf("pid %d has not ended within %v", p.pid, patience)
+		t.Errorf("pid %d has not ended within %v\n%s", p.pid, patience, standstill.Of(p.pid))
 		p.kill()
 	}
 	if p.err != nil {
@@ -209,7 +214,7 @@ func (p *traced) call(tid int, f fault, seen *int, broken map[int]bool) error {
 	}
 	name := callName(info.nr)
 	p.calls[name]++
-	if p.hit || f.nth == 0 || f.call != "" && f.call != name {
+	if p.hit.Load() || f.nth == 0 || f.call != "" && f.call != name {
 		return nil
 	}
 	at := ""
@@ -222,7 +227,8 @@ func (p *traced) call(tid int, f fault, seen *int, broken map[int]bool) error {
 	if *seen++; *seen != f.nth {
 		return nil
 	}
-	p.hit, p.at = true, at
+	p.at = at
+	p.hit.Store(true)
 	if f.kill {
 		return syscall.Kill(p.pid, syscall.SIGKILL)
 	}

@@ -68,7 +68,7 @@ func Look(dir string) (*Survey, error) {
 
 // lockWait bounds the wait for the lock of a spool. A test forks all the time, and
 // until it executes something the child has what its parent had open.
-const lockWait = 10 * time.Second
+const lockWait = 2 * time.Minute
 
 func open(dir string) (*spool.Spool, error) {
 	const interval = 5 * time.Millisecond

@@ -24,13 +24,14 @@ import (
 	"postino/cmd/durability/mutant"
 	"postino/cmd/durability/oracle"
 	"postino/delivery/relay/relaytest"
+	"postino/spool/standstill"
 )
 
 const (
 	// root is where the module is.
 	root = "../../.."
-	// patience bounds every wait.
-	patience = 60 * time.Second
+	// patience bounds every wait, on a machine too that stands still for half a minute.
+	patience = 3 * time.Minute
 )
 
 // skip skips a test that this machine has no means for. In CI it fails.
@@ -202,7 +203,7 @@ func (w *world) command(name string, args ...string) *exec.Cmd {
 	cmd := exec.Command(name, args...)
 	cmd.Env = []string{"PATH=/usr/bin:/bin", "LC_ALL=C", "TZ=UTC", "POSTINO_SPOOL=" + w.spool, "POSTINO_CONFIG=" + w.config}
 	cmd.Dir = "/"
-	cmd.WaitDelay = time.Second
+	cmd.WaitDelay = patience
 	return cmd
 }
 
@@ -264,7 +265,7 @@ func (r *runner) ready() bool {
 		default:
 		}
 	}
-	r.w.t.Fatal("the runner takes nothing")
+	r.w.t.Fatalf("the runner takes nothing within %v\n%s", patience, standstill.Of(r.cmd.Process.Pid))
 	return false
 }
 
@@ -279,7 +280,7 @@ func (r *runner) stop() {
 	select {
 	case <-r.done:
 	case <-time.After(patience):
-		r.w.t.Error("after SIGTERM the runner has not ended")
+		r.w.t.Errorf("after SIGTERM the runner has not ended within %v\n%s", patience, standstill.Of(r.cmd.Process.Pid))
 		r.kill()
 	}
 }
@@ -289,7 +290,7 @@ func (w *world) await(what string, cond func() bool) {
 	w.t.Helper()
 	for deadline := time.Now().Add(patience); !cond(); time.Sleep(10 * time.Millisecond) {
 		if time.Now().After(deadline) {
-			w.t.Fatalf("%s: not within %v", what, patience)
+			w.t.Fatalf("%s: not within %v\n%s", what, patience, standstill.Of(os.Getpid()))
 		}
 	}
 }
