@@ -106,7 +106,7 @@ type goPackage struct {
 }
 
 // packages are those of the module, by their path in it.
-func packages(t *testing.T) map[string]goPackage {
+func packages(t testing.TB) map[string]goPackage {
 	t.Helper()
 	list := exec.Command("go", "list", "-json=ImportPath,Imports", "./...")
 	list.Dir = ".."

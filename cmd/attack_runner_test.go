@@ -180,7 +180,7 @@ func TestSubmissionIDsOfOthersAreNobodys(t *testing.T) {
 }
 
 // converse says all of something and returns all of the answer.
-func converse(t *testing.T, conn net.Conn, says string) string {
+func converse(t testing.TB, conn net.Conn, says string) string {
 	t.Helper()
 	defer conn.Close()
 	if err := conn.SetDeadline(time.Now().Add(patience)); err != nil {

@@ -40,7 +40,7 @@ func (b *box) dialAs(uid int, socket string) (net.Conn, error) {
 }
 
 // memory is a figure of /proc/PID/status, in octets.
-func (r *runner) memory(t *testing.T, name string) int64 {
+func (r *runner) memory(t testing.TB, name string) int64 {
 	t.Helper()
 	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", r.cmd.Process.Pid))
 	if err != nil {
@@ -124,7 +124,7 @@ func TestRunnerOutlivesWantOfDescriptors(t *testing.T) {
 }
 
 // cpu is the time that the runner has used of a processor.
-func (r *runner) cpu(t *testing.T) time.Duration {
+func (r *runner) cpu(t testing.TB) time.Duration {
 	t.Helper()
 	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", r.cmd.Process.Pid))
 	if err != nil {

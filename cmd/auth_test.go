@@ -10,7 +10,6 @@ import (
 	"strings"
 	"syscall"
 	"testing"
-	"time"
 
 	"postino/delivery/oauth/oauthtest"
 )
@@ -148,15 +147,16 @@ func TestLoginByCode(t *testing.T) {
 	said := newLines()
 	stdin, terminal := io.Pipe()
 	cmd.Stdout, cmd.Stdin = said, stdin
-	cmd.WaitDelay = time.Second
+	cmd.WaitDelay = patience
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)
 	}
+	stop := limited(t, cmd, patience)
 	said.await(t, issuer.URL+"/auth?")
 	said.await(t, "paste it here")
 	_, page, _ := strings.Cut(said.String(), issuer.URL)
 	page, _, _ = strings.Cut(page, "\n")
-	browser := &http.Client{CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }}
+	browser := &http.Client{Timeout: patience, CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }}
 	response, err := browser.Get(issuer.URL + page)
 	if err != nil {
 		t.Fatal(err)
@@ -164,7 +164,9 @@ func TestLoginByCode(t *testing.T) {
 	response.Body.Close()
 	fmt.Fprintf(terminal, "what?\n%s\n", response.Header.Get("Location"))
 	terminal.Close()
-	if err := cmd.Wait(); err != nil || !strings.Contains(said.String(), account+" is logged in.") {
+	err = cmd.Wait()
+	stop()
+	if err != nil || !strings.Contains(said.String(), account+" is logged in.") {
 		t.Errorf("%v:\n%s", err, said)
 	}
 	if out := b.postino("auth", "status"); !strings.Contains(out, "code  logged in") {
@@ -180,7 +182,7 @@ func TestLoginByCode(t *testing.T) {
 
 // tellsWhatTheRunnerUses has the configuration say something else, which nobody has told
 // the runner.
-func (b *box) tellsWhatTheRunnerUses(t *testing.T, account string) {
+func (b *box) tellsWhatTheRunnerUses(t testing.TB, account string) {
 	t.Helper()
 	text, err := os.ReadFile(b.config)
 	if err != nil {
@@ -199,7 +201,7 @@ func (b *box) tellsWhatTheRunnerUses(t *testing.T, account string) {
 }
 
 // tokensArePrivate checks who can read the tokens that rest.
-func (b *box) tokensArePrivate(t *testing.T) {
+func (b *box) tokensArePrivate(t testing.TB) {
 	t.Helper()
 	files, _ := filepath.Glob(filepath.Join(b.spool, "oauth", "*")) // the pattern is good
 	if len(files) == 0 {

@@ -1,13 +1,39 @@
 package cmd_test
 
 import (
+	"errors"
+	"fmt"
 	"os"
+	"os/exec"
 	"strings"
 	"sync"
 	"syscall"
 	"testing"
 	"time"
+
+	"postino/spool/standstill"
 )
+
+// late ends a test whose patience has ended, with what all that it has started is doing.
+func late(t testing.TB, what string) {
+	t.Helper()
+	t.Fatalf("%s: not within %v\n%s", what, patience, standstill.Of(os.Getpid()))
+}
+
+// limited has a process that has not ended after limit killed, once the test has failed
+// with what that was doing. Whoever has waited for its end calls stop, which ends a test
+// that has failed so.
+func limited(t testing.TB, cmd *exec.Cmd, limit time.Duration) (stop func()) {
+	timer := time.AfterFunc(limit, func() {
+		t.Errorf("%v: not done within %v\n%s", cmd.Args, limit, standstill.Of(cmd.Process.Pid))
+		_ = cmd.Process.Kill() // it may have ended just now
+	})
+	return func() {
+		if !timer.Stop() {
+			t.FailNow()
+		}
+	}
+}
 
 // lines is what a process says, for as long as a test lasts.
 type lines struct {
@@ -65,7 +91,7 @@ func (l *lines) awaitN(t testing.TB, n int, words ...string) {
 		select {
 		case <-changed:
 		case <-deadline:
-			t.Fatalf("%d lines with %q: not within %v", n, words, patience)
+			late(t, fmt.Sprintf("%d lines with %q", n, words))
 		}
 	}
 }
@@ -98,8 +124,10 @@ func awaitIn(t testing.TB, dir, what string, cond func() bool) {
 	}
 	buf := make([]byte, 64<<10)
 	for !cond() {
-		if _, err := events.Read(buf); err != nil {
-			t.Fatalf("%s: not within %v (%v)", what, patience, err)
+		if _, err := events.Read(buf); errors.Is(err, os.ErrDeadlineExceeded) {
+			late(t, what)
+		} else if err != nil {
+			t.Fatalf("%s: %v", what, err)
 		}
 	}
 }
@@ -111,7 +139,7 @@ func poll(t testing.TB, what string, cond func() bool) {
 	deadline := time.Now().Add(patience)
 	for !cond() {
 		if time.Now().After(deadline) {
-			t.Fatalf("%s: not within %v", what, patience)
+			late(t, what)
 		}
 		time.Sleep(interval)
 	}

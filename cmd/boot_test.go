@@ -44,7 +44,7 @@ exec env -i container=other /lib/systemd/systemd --unit=probe.target --log-targe
 
 // ownCgroup makes a control group for a systemd to rule in, below that of the test,
 // and removes it with all that is in it when the test ends.
-func ownCgroup(t *testing.T) *os.File {
+func ownCgroup(t testing.TB) *os.File {
 	t.Helper()
 	mounts, err := os.ReadFile("/proc/self/mountinfo")
 	if err != nil {

@@ -18,7 +18,7 @@ import (
 // box is a private installation: a spool, a configuration, and what its runners
 // said.
 type box struct {
-	t      *testing.T
+	t      testing.TB
 	dir    string // readable for everybody, as the spool's parent has to be
 	spool  string
 	config string
@@ -28,7 +28,7 @@ type box struct {
 
 // newBox lays out a box that belongs to whoever runs the test. The configuration
 // begins with top-level keys.
-func newBox(t *testing.T, config string) *box {
+func newBox(t testing.TB, config string) *box {
 	t.Helper()
 	dir, err := os.MkdirTemp("", "postino-box")
 	if err != nil {
@@ -101,15 +101,13 @@ func (b *box) run(cmd *exec.Cmd) result {
 	b.t.Helper()
 	var out, errs strings.Builder
 	cmd.Stdout, cmd.Stderr = &out, &errs
-	cmd.WaitDelay = time.Second // for what a background child may keep open
+	cmd.WaitDelay = patience // for what a background child may keep open
 	if err := cmd.Start(); err != nil {
 		b.t.Fatal(err)
 	}
-	tooLong := time.AfterFunc(patience, func() { cmd.Process.Kill() })
+	stop := limited(b.t, cmd, patience)
 	err := cmd.Wait()
-	if !tooLong.Stop() {
-		b.t.Fatalf("%v: not done within %v", cmd.Args, patience)
-	}
+	stop()
 	var exit *exec.ExitError
 	if err != nil && !errors.As(err, &exit) {
 		b.t.Fatalf("%v: %v", cmd.Args, err)
@@ -211,7 +209,7 @@ func (r *runner) wait() int {
 	select {
 	case <-r.done:
 	case <-time.After(patience):
-		r.box.t.Fatalf("the runner has not ended within %v", patience)
+		late(r.box.t, "the end of the runner")
 	}
 	return r.cmd.ProcessState.ExitCode()
 }

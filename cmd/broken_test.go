@@ -22,7 +22,7 @@ import (
 func TestBrokenFileSystemLosesNothing(t *testing.T) {
 	needsRoot(t)
 	for name, tt := range map[string]struct {
-		breakIt func(t *testing.T, dir string)
+		breakIt func(t testing.TB, dir string)
 		says    string
 	}{
 		"read-only": {goReadOnly, "read-only file system"},
@@ -65,7 +65,7 @@ func TestBrokenFileSystemLosesNothing(t *testing.T) {
 }
 
 // device is what is mounted on dir, such as "loop3".
-func device(t *testing.T, dir string) string {
+func device(t testing.TB, dir string) string {
 	t.Helper()
 	out, err := exec.Command("findmnt", "-n", "-o", "SOURCE", dir).Output()
 	if err != nil {
@@ -75,7 +75,7 @@ func device(t *testing.T, dir string) string {
 }
 
 // goReadOnly has ext4 find an error, at which it takes no more changes.
-func goReadOnly(t *testing.T, dir string) {
+func goReadOnly(t testing.TB, dir string) {
 	t.Helper()
 	trigger := "/sys/fs/ext4/" + device(t, dir) + "/trigger_fs_error"
 	if err := os.WriteFile(trigger, []byte("an error of the test"), 0o200); err != nil {
@@ -85,7 +85,7 @@ func goReadOnly(t *testing.T, dir string) {
 
 // shutDown has ext4 lose all that is not in its journal and fail from then on, as
 // a disk does that is pulled out.
-func shutDown(t *testing.T, dir string) {
+func shutDown(t testing.TB, dir string) {
 	t.Helper()
 	f, err := os.Open(dir)
 	if err != nil {
@@ -100,7 +100,7 @@ func shutDown(t *testing.T, dir string) {
 }
 
 // mountAgain mounts anew what is mounted on dir.
-func mountAgain(t *testing.T, dir string) {
+func mountAgain(t testing.TB, dir string) {
 	t.Helper()
 	backing := "/sys/block/" + device(t, dir) + "/loop/backing_file"
 	image, err := os.ReadFile(backing)

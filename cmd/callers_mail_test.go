@@ -64,7 +64,7 @@ type wanted struct {
 
 // check compares what arrived with it. Whatever the caller gave, a message has one
 // From, Date and Message-ID, and no Bcc.
-func (w wanted) check(t *testing.T, m relaytest.Message) {
+func (w wanted) check(t testing.TB, m relaytest.Message) {
 	t.Helper()
 	if to := strings.Join(m.To, " "); m.From != w.from || to != w.to {
 		t.Errorf("from <%s> to %s, want from <%s> to %s", m.From, to, w.from, w.to)
@@ -167,7 +167,7 @@ const cover = "From 0000000000000000000000000000000000000000 Mon Sep 17 00:00:00
 	"From: Zoë <zoe@web.test>\nDate: Mon, 23 Nov 2026 02:25:22 +0000\nSubject: [PATCH 0/2] series\n\nfrom the top\n.\n..\n-- \n2.39.5\n"
 
 // patchBody is what follows the header of a patch, in CRLF lines.
-func patchBody(t *testing.T, file string) string {
+func patchBody(t testing.TB, file string) string {
 	t.Helper()
 	text, err := os.ReadFile(file)
 	if err != nil {
@@ -177,7 +177,7 @@ func patchBody(t *testing.T, file string) string {
 	return strings.ReplaceAll(body, "\n", "\r\n")
 }
 
-func subject(t *testing.T, m relaytest.Message) string {
+func subject(t testing.TB, m relaytest.Message) string {
 	t.Helper()
 	head, _ := headerAndBody(t, m.Data)
 	return value(t, head, "Subject")
@@ -215,7 +215,7 @@ func TestMuttArrives(t *testing.T) {
 }
 
 // checkDSN looks for mutt's dsn_return and dsn_notify in an SMTP session.
-func checkDSN(t *testing.T, commands []string, want bool) {
+func checkDSN(t testing.TB, commands []string, want bool) {
 	t.Helper()
 	for _, line := range commands {
 		verb, _, _ := strings.Cut(line, ":")

@@ -10,7 +10,6 @@ import (
 	"regexp"
 	"strings"
 	"testing"
-	"time"
 )
 
 const phpMailerScript = `
@@ -130,7 +129,7 @@ while (($line = fgets(STDIN)) !== false) {
 // symfony is a process that lives as long as a worker's: it sends a letter for
 // each line that it is given.
 type symfony struct {
-	t   *testing.T
+	t   testing.TB
 	cmd *exec.Cmd
 	in  io.WriteCloser
 	out *bufio.Scanner
@@ -165,11 +164,11 @@ exec "$@"`, append(args, "-r", symfonyScript, "--", dsn)...)}
 	if err := p.cmd.Start(); err != nil {
 		b.t.Fatal(err)
 	}
-	tooLong := time.AfterFunc(patience, func() { p.cmd.Process.Kill() })
+	stop := limited(b.t, p.cmd, patience)
 	b.t.Cleanup(func() {
-		tooLong.Stop()
 		_ = p.cmd.Process.Kill() // it may have ended
 		_ = p.cmd.Wait()
+		stop()
 	})
 	return p
 }
@@ -269,7 +268,7 @@ func TestSymfonyMailerLettersArrive(t *testing.T) {
 
 // checkSymfonyAnswer compares what Symfony was told with what became of the
 // letter, of which it was the nth.
-func checkSymfonyAnswer(t *testing.T, answer string, m *letter, tr *message, session bool, n int) {
+func checkSymfonyAnswer(t testing.TB, answer string, m *letter, tr *message, session bool, n int) {
 	t.Helper()
 	id := "-"
 	if session {

@@ -327,7 +327,7 @@ func TestTenThousandMessagesAreListed(t *testing.T) {
 
 // fill puts n messages into a spool that nobody has. Many at a time, since then
 // they share their commits.
-func fill(t *testing.T, dir string, n int) {
+func fill(t testing.TB, dir string, n int) {
 	t.Helper()
 	s, err := spool.Open(dir, spool.Options{})
 	if err != nil {

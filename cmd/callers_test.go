@@ -69,7 +69,7 @@ func (l *library) command(b *box, subject, extra string) *exec.Cmd {
 }
 
 // needsFile skips a test that needs a file of a package.
-func needsFile(t *testing.T, path, pkg string) {
+func needsFile(t testing.TB, path, pkg string) {
 	t.Helper()
 	if _, err := os.Stat(path); err != nil {
 		servertest.Missing(t, "%v: apt-get install %s", err, pkg)
@@ -78,7 +78,7 @@ func needsFile(t *testing.T, path, pkg string) {
 
 // test has the letter sent without a runner, with one, and to somebody who cannot
 // be.
-func (l *library) test(t *testing.T) {
+func (l *library) test(t testing.TB) {
 	s, b := plainRelay(t)
 	for i, subject := range []string{"Prüfung ohne ☃", "Prüfung mit ☃"} {
 		r := b.run(l.command(b, subject, ""))
@@ -122,7 +122,7 @@ type letter struct {
 
 // letterWith is the one letter with that subject, nil and a failure when there is
 // none or more.
-func letterWith(t *testing.T, s *relaytest.Server, subject string) *letter {
+func letterWith(t testing.TB, s *relaytest.Server, subject string) *letter {
 	t.Helper()
 	var found []*letter
 	for _, m := range s.Messages() {
@@ -138,7 +138,7 @@ func letterWith(t *testing.T, s *relaytest.Server, subject string) *letter {
 	return found[0]
 }
 
-func readLetter(t *testing.T, m *relaytest.Message) *letter {
+func readLetter(t testing.TB, m *relaytest.Message) *letter {
 	t.Helper()
 	read, err := mail.ReadMessage(strings.NewReader(string(m.Data)))
 	if err != nil {
@@ -150,7 +150,7 @@ func readLetter(t *testing.T, m *relaytest.Message) *letter {
 }
 
 // readPart reads one part of a message, and the parts in it.
-func (l *letter) readPart(t *testing.T, field func(string) string, body io.Reader) {
+func (l *letter) readPart(t testing.TB, field func(string) string, body io.Reader) {
 	t.Helper()
 	kind, params, err := mime.ParseMediaType(field("Content-Type"))
 	if err != nil {
@@ -182,7 +182,7 @@ func (l *letter) readPart(t *testing.T, field func(string) string, body io.Reade
 }
 
 // check wants the letter as it was written.
-func (l *library) check(t *testing.T, m *letter) {
+func (l *library) check(t testing.TB, m *letter) {
 	t.Helper()
 	sender := l.sender
 	if sender == "" {

@@ -11,12 +11,14 @@ import (
 	"time"
 
 	"github.com/emersion/go-msgauth/dkim"
+
+	"postino/spool/standstill"
 )
 
 // expect waits until what a line says holds.
 func (w *world) expect(a action) {
 	w.t.Helper()
-	deadline := time.Now().Add(patience / 2)
+	deadline := time.Now().Add(patience)
 	for {
 		w.log.mu.Lock()
 		changed := w.log.changed
@@ -26,7 +28,7 @@ func (w *world) expect(a action) {
 		case wrong == "":
 			return
 		case time.Now().After(deadline), w.t.Failed():
-			w.t.Fatalf("line %d, %q: %s", a.line, a.words, wrong)
+			w.t.Fatalf("line %d, %q: %s\n%s", a.line, a.words, wrong, standstill.Of(w.runner.cmd.Process.Pid))
 		}
 		select {
 		case <-changed:

@@ -52,7 +52,7 @@ type action struct {
 }
 
 // readStories reads a file of cases.
-func readStories(t *testing.T, file string) []*story {
+func readStories(t testing.TB, file string) []*story {
 	t.Helper()
 	text, err := os.ReadFile(file)
 	if err != nil {

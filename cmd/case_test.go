@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"postino/delivery/relay/relaytest"
+	"postino/spool/standstill"
 )
 
 // Each story of delivery comes out as testdata/delivery.cases has it, and in all of
@@ -22,9 +23,12 @@ func TestDeliveryCases(t *testing.T) {
 	for i, s := range readStories(t, filepath.Join("testdata", "delivery.cases")) {
 		t.Run(fmt.Sprintf("%d %s", s.line, s.title), func(t *testing.T) {
 			t.Parallel()
-			w := newWorld(t, s, i)
-			w.play()
-			w.always()
+			// The time-outs of many are fractions of a second.
+			standstill.Steady(t, func(t testing.TB) {
+				w := newWorld(t, s, i)
+				w.play()
+				w.always()
+			})
 		})
 	}
 }
@@ -253,7 +257,7 @@ func (w *world) always() {
 func ascii(s string) bool { return strings.IndexFunc(s, func(r rune) bool { return r > 127 }) < 0 }
 
 // wellFormedReport wants the form of RFC 3464, and RFC 3834's sign against answers.
-func wellFormedReport(t *testing.T, text string) {
+func wellFormedReport(t testing.TB, text string) {
 	head, _, _ := strings.Cut(text, "\r\n\r\n")
 	if !strings.Contains(value(t, head, "Content-Type"), "multipart/report") || value(t, head, "Auto-Submitted") != "auto-replied" {
 		t.Errorf("a report begins with %q", head)

@@ -11,6 +11,8 @@ import (
 	"testing"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"postino/delivery/dns/dnstest"
 	"postino/delivery/relay/relaytest"
 	"postino/delivery/relay/servertest"
@@ -36,7 +38,7 @@ type world struct {
 }
 
 // newWorld makes what is given.
-func newWorld(t *testing.T, s *story, number int) *world {
+func newWorld(t testing.TB, s *story, number int) *world {
 	w := &world{box: newBox(t, ""), story: s, number: number, port: servertest.FreePort(t), servers: map[string]*relaytest.Server{}, heard: map[string]int{}}
 	w.sockets = filepath.Join(w.dir, "sockets")
 	if err := os.Mkdir(w.sockets, 0o755); err != nil {
@@ -90,7 +92,7 @@ func (w *world) ip(host string) string {
 
 // answerNobody has an address where nothing is said to who connects: its queue of
 // connections is full.
-func answerNobody(t *testing.T, listen string) {
+func answerNobody(t testing.TB, listen string) {
 	t.Helper()
 	addr, err := net.ResolveTCPAddr("tcp4", listen)
 	if err != nil {
@@ -108,9 +110,17 @@ func answerNobody(t *testing.T, listen string) {
 		t.Fatal(err)
 	}
 	for {
-		conn, err := net.DialTimeout("tcp", listen, 50*time.Millisecond)
+		// Of a socket that listens these are how many wait, and how many may, before the last.
+		info, err := unix.GetsockoptTCPInfo(fd, unix.IPPROTO_TCP, unix.TCP_INFO)
 		if err != nil {
+			t.Fatal(err)
+		}
+		if info.Unacked > info.Sacked {
 			return
+		}
+		conn, err := net.DialTimeout("tcp", listen, patience)
+		if err != nil {
+			t.Fatal(err)
 		}
 		t.Cleanup(func() { conn.Close() })
 	}

@@ -32,7 +32,7 @@ until [ -e "$VOLUME.end" ]; do sleep 0.05; done
 
 // inContainer runs image with its variables, of which sendmail sees those that begin
 // with POSTINO_, and returns how to end it.
-func inContainer(t *testing.T, volume, at string, environ ...string) (end func()) {
+func inContainer(t testing.TB, volume, at string, environ ...string) (end func()) {
 	t.Helper()
 	cmd := exec.Command("unshare", "--mount", "--pid", "--ipc", "--uts", "--fork", "--kill-child", "sh", "-euc", image)
 	cmd.Env = append([]string{"PATH=/usr/sbin:/usr/bin:/sbin:/bin", "ROOT=" + t.TempDir(), "VOLUME=" + volume, "AT=" + at,

@@ -43,7 +43,7 @@ func TestCronsCallArrives(t *testing.T) {
 	}
 }
 
-func checkCronMail(t *testing.T, content, to string, rcpt []string) {
+func checkCronMail(t testing.TB, content, to string, rcpt []string) {
 	t.Helper()
 	head, _ := headerAndBody(t, []byte(content))
 	from := value(t, head, "From")

@@ -189,7 +189,7 @@ func TestSpoolCommands(t *testing.T) {
 }
 
 // fromEnv is a number that makes a test larger or repeats it.
-func fromEnv(t *testing.T, name string, usual int) int {
+func fromEnv(t testing.TB, name string, usual int) int {
 	t.Helper()
 	text := os.Getenv(name)
 	if text == "" {

@@ -13,15 +13,17 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"postino/spool/standstill"
 )
 
 // bootTime bounds one boot of a Debian and what it does there.
-const bootTime = 8 * time.Minute
+const bootTime = 12 * time.Minute
 
 // debian is a machine in user-mode Linux that boots with systemd: a kernel of its own, a
 // disk, which is a copy of the directory that debianVariable names, and no network.
 type debian struct {
-	t      *testing.T
+	t      testing.TB
 	disk   string
 	shared string // /shared there
 }
@@ -60,7 +62,7 @@ WantedBy=multi-user.target
 `
 
 // newDebian makes a machine. base has what all of them share.
-func newDebian(t *testing.T, base string) *debian {
+func newDebian(t testing.TB, base string) *debian {
 	t.Helper()
 	d := &debian{t: t, disk: filepath.Join(t.TempDir(), "disk"), shared: t.TempDir()}
 	out, err := exec.Command("cp", "-al", filepath.Join(base, "one"), filepath.Join(base, "two"), filepath.Join(base, "smarthost"), d.shared).CombinedOutput()
@@ -135,7 +137,10 @@ func (d *debian) boot(script string) string {
 	if err := cmd.Start(); err != nil {
 		d.t.Fatal(err)
 	}
-	tooLong := time.AfterFunc(bootTime, func() { _ = syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL) })
+	tooLong := time.AfterFunc(bootTime, func() {
+		d.t.Errorf("%s: the machine is not off within %v\n%s", script, bootTime, standstill.Of(cmd.Process.Pid))
+		_ = syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL)
+	})
 	err := cmd.Wait()
 	tooLong.Stop()
 	in.Close()
@@ -170,7 +175,7 @@ func (d *debian) unchanged(said string) {
 }
 
 // debianParts makes what the machines share: packages, a smarthost, a disk.
-func debianParts(t *testing.T, tree string) string {
+func debianParts(t testing.TB, tree string) string {
 	t.Helper()
 	base := t.TempDir()
 	var made sync.WaitGroup

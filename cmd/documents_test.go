@@ -71,7 +71,7 @@ func (d *display) text() string   { return strings.Join(d.lines, "\n") + "\n" }
 
 // displays are the literal parts of a document: what is indented by four in Markdown,
 // and of a page .Bd -literal and .Dl.
-func displays(t *testing.T, file string) []display {
+func displays(t testing.TB, file string) []display {
 	t.Helper()
 	text, err := os.ReadFile(file)
 	if err != nil {
@@ -152,7 +152,7 @@ type desk struct {
 	id     string          // of a message that waits
 }
 
-func newDesk(t *testing.T) *desk {
+func newDesk(t testing.TB) *desk {
 	s := relaytest.New(t, relaytest.Options{TLS: relaytest.StartTLS, Users: map[string]string{"web1": "geheim"},
 		Rules: []relaytest.Rule{{At: "RCPT", Arg: "@gone.example", Reply: "452 4.2.2 over quota"}}})
 	b := newBox(t, "")

@@ -25,7 +25,7 @@ type dovecot struct {
 const mailboxPassword = "open sesame"
 
 // startDovecot starts one for the mail of a box. It ends with the test.
-func startDovecot(t *testing.T, b *box) *dovecot {
+func startDovecot(t testing.TB, b *box) *dovecot {
 	t.Helper()
 	for file, pkg := range map[string]string{"imap": "dovecot-imapd", "pop3": "dovecot-pop3d", "lmtp": "dovecot-lmtpd"} {
 		needsFile(t, "/usr/lib/dovecot/"+file, pkg)
@@ -129,7 +129,7 @@ print(json.dumps(found))
 `
 
 // read takes the mail out of the mailbox, as IMAP and as POP3 tell it.
-func (d *dovecot) read(t *testing.T) (byIMAP, byPOP3 []string) {
+func (d *dovecot) read(t testing.TB) (byIMAP, byPOP3 []string) {
 	t.Helper()
 	out, err := exec.Command(needs(t, "python3", "python3"), "-c", readMail, fmt.Sprint(d.imap), fmt.Sprint(d.pop3), mailboxPassword).CombinedOutput()
 	var found struct{ IMAP, POP3 []string }

@@ -32,7 +32,7 @@ import (
 // exchange is the Internet as mail sees it, on the loopback: a signed zone, test., in
 // Unbound, which validates; Postfix on several addresses; and a policy host.
 type exchange struct {
-	t        *testing.T
+	t        testing.TB
 	dir      string
 	port     int // of Postfix; Unbound has resolver
 	resolver string
@@ -53,7 +53,7 @@ const (
 	policyAddr, resolverAddr            = "127.14.0.9", "127.14.0.53"
 )
 
-func newExchange(t *testing.T) *exchange {
+func newExchange(t testing.TB) *exchange {
 	t.Helper()
 	needsRoot(t)
 	needs(t, "postfix", "postfix")
@@ -119,7 +119,7 @@ func (x *exchange) certify() tls.Certificate {
 	return issue("good", time.Now().Add(time.Hour))
 }
 
-func newKey(t *testing.T) *ecdsa.PrivateKey {
+func newKey(t testing.TB) *ecdsa.PrivateKey {
 	t.Helper()
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {

@@ -11,20 +11,20 @@ import (
 )
 
 // machineTime bounds what is done on a machine, in seconds of a busy one.
-const machineTime = 4 * time.Minute
+const machineTime = 8 * time.Minute
 
 // machine is a copy of a system, this one's by default, on which scripts of a test may
 // do what they like as root: its files are a copy on write in memory, its processes,
 // mounts, network and hostname its own. It has our source in /src, our programs in /bin.new and
 // what a test shares in /shared.
 type machine struct {
-	t      *testing.T
+	t      testing.TB
 	lower  string // the directory that is copied
 	shared string
 	cgroup *os.File // where its processes are; nil is where the test is
 }
 
-func newMachine(t *testing.T) *machine {
+func newMachine(t testing.TB) *machine {
 	t.Helper()
 	needsRoot(t)
 	needs(t, "unshare", "util-linux")
@@ -94,12 +94,12 @@ func (m *machine) command(given, script string, more ...string) (string, error) 
 	}
 	var said strings.Builder
 	cmd.Stdout, cmd.Stderr = &said, &said
-	cmd.WaitDelay = time.Second
+	cmd.WaitDelay = patience
 	if err := cmd.Start(); err != nil {
 		m.t.Fatal(err)
 	}
-	tooLong := time.AfterFunc(machineTime, func() { cmd.Process.Kill() })
+	stop := limited(m.t, cmd, machineTime)
 	err = cmd.Wait()
-	tooLong.Stop()
+	stop()
 	return said.String(), err
 }

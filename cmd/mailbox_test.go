@@ -67,7 +67,7 @@ func (b *box) serveOn(conn *net.UnixConn, uid int, args ...string) {
 }
 
 // someUser is a user of the system that is not root and whose group is its own.
-func someUser(t *testing.T) (name string, uid, gid int) {
+func someUser(t testing.TB) (name string, uid, gid int) {
 	t.Helper()
 	u, err := user.Lookup("games")
 	if err != nil {
@@ -140,7 +140,7 @@ func TestHelperMakesMailboxesTheUsersOwn(t *testing.T) {
 		}
 	}
 	stranger := exec.Command(needs(t, "python3", "python3"), "-c", `import socket, sys
-s = socket.socket(socket.AF_UNIX); s.settimeout(20); s.connect(sys.argv[1])
+s = socket.socket(socket.AF_UNIX); s.settimeout(180); s.connect(sys.argv[1])
 s.sendall(b'{"id":"01","recipients":["root"]}\n\0\0\0\0')
 try: print(s.recv(100))
 except ConnectionResetError: print(b"")`, socket)

@@ -22,7 +22,7 @@ func encoded(text string) string {
 }
 
 // plainRelay is a box whose runner sends to a server that takes everything.
-func plainRelay(t *testing.T, rules ...relaytest.Rule) (*relaytest.Server, *box) {
+func plainRelay(t testing.TB, rules ...relaytest.Rule) (*relaytest.Server, *box) {
 	t.Helper()
 	s := relaytest.New(t, relaytest.Options{Rules: rules})
 	return s, newBox(t, relayTo(s.Port()))

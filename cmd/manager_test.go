@@ -15,7 +15,7 @@ import (
 
 // byActivation starts a runner as systemd does: the first submission finds a socket,
 // and nobody but a service manager behind it.
-func (b *box) byActivation(t *testing.T, listen ...string) *runner {
+func (b *box) byActivation(t testing.TB, listen ...string) *runner {
 	t.Helper()
 	activate := needs(t, "systemd-socket-activate", "systemd")
 	if err := os.Mkdir(filepath.Join(b.spool, "drop"), 0o733); err != nil {

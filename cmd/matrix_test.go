@@ -332,7 +332,7 @@ func (b *box) matrixMessage(row matrixRow, m *message) {
 }
 
 // caller is the login of who runs the test.
-func caller(t *testing.T) string {
+func caller(t testing.TB) string {
 	t.Helper()
 	out, err := exec.Command("id", "-un").Output()
 	if err != nil {

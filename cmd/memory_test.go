@@ -28,7 +28,7 @@ const (
 )
 
 // peak is the most memory that a process has had, in KiB.
-func peak(t *testing.T, pid int) int {
+func peak(t testing.TB, pid int) int {
 	t.Helper()
 	text, err := os.ReadFile("/proc/" + strconv.Itoa(pid) + "/status")
 	if err != nil {
@@ -151,7 +151,7 @@ func TestRunnerHasBoundedMemory(t *testing.T) {
 
 // memoryLimit makes a control group of 64 MiB where there is version 1 of them. The
 // function it returns puts a process there, which is killed if it needs more.
-func memoryLimit(t *testing.T) func(pid int) {
+func memoryLimit(t testing.TB) func(pid int) {
 	t.Helper()
 	group, err := os.MkdirTemp("/sys/fs/cgroup/memory", "postino-test")
 	if err != nil {

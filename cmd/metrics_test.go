@@ -7,7 +7,6 @@ import (
 	"regexp"
 	"strings"
 	"testing"
-	"time"
 
 	"postino/delivery/relay/relaytest"
 	"postino/delivery/relay/servertest"
@@ -30,7 +29,7 @@ func TestPrometheusReadsTheMetrics(t *testing.T) {
 	}
 	b.log.awaitN(t, 3, "msg=finished") // of the report as well
 	b.log.await(t, "rcpt=late@x.test", "status=deferred")
-	client := http.Client{Timeout: time.Minute}
+	client := http.Client{Timeout: patience}
 	resp, err := client.Get("http://" + address + "/metrics")
 	if err != nil {
 		t.Fatal(err)

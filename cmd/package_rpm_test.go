@@ -26,7 +26,7 @@ provides: [/bin/sh, /usr/sbin/useradd, /usr/sbin/alternatives]
 
 // checkRPM does with the packages what an administrator does, beside another mailer of the
 // group, which gets its place back.
-func checkRPM(t *testing.T, dir string) {
+func checkRPM(t testing.TB, dir string) {
 	m := newMachine(t)
 	needs(t, "rpm", "rpm")
 	m.shared = dir
@@ -81,7 +81,7 @@ await ended
 
 // checkAPK looks for what apk(8) would not read: apk_tar_parse knows octal numbers alone,
 // and takes an entry without a name for the end.
-func checkAPK(t *testing.T, dir string) {
+func checkAPK(t testing.TB, dir string) {
 	files, err := filepath.Glob(filepath.Join(dir, "*.apk"))
 	if err != nil || len(files) != 2 {
 		t.Fatalf("%v, %v", files, err)

@@ -14,7 +14,7 @@ import (
 const debianVariable = "POSTINO_TEST_DEBIAN"
 
 // makePackages makes the packages of a version from the source in a directory.
-func makePackages(t *testing.T, source, version, umask, out string) {
+func makePackages(t testing.TB, source, version, umask, out string) {
 	t.Helper()
 	cmd := exec.Command("sh", "-c", "umask $1; shift; exec \"$@\"", "sh", umask, filepath.Join(source, "config/system/package.sh"), out)
 	cmd.Env = append(os.Environ(), "VERSION="+version, "SOURCE_DATE_EPOCH=1795500000")
@@ -54,7 +54,7 @@ func TestPackages(t *testing.T) {
 }
 
 // sums are the checksums of packages, which must be theirs.
-func sums(t *testing.T, dir, version string) string {
+func sums(t testing.TB, dir, version string) string {
 	t.Helper()
 	check := exec.Command("sha256sum", "--check", "--quiet", "SHA256SUMS")
 	check.Dir = filepath.Join(dir, version)
@@ -69,7 +69,7 @@ func sums(t *testing.T, dir, version string) string {
 }
 
 // checkContents looks into the packages that cannot be installed here.
-func checkContents(t *testing.T, dir string) {
+func checkContents(t testing.TB, dir string) {
 	needs(t, "rpm", "rpm")
 	shell := func(script string) string {
 		cmd := exec.Command("sh", "-euc", script)
@@ -120,7 +120,7 @@ rm /etc/cron.d/probe
 `
 
 // checkDebian does with the packages what an administrator does.
-func checkDebian(t *testing.T, dir string) {
+func checkDebian(t testing.TB, dir string) {
 	m := newMachine(t)
 	needs(t, "dpkg", "dpkg")
 	m.shared = dir

@@ -17,7 +17,7 @@ const (
 )
 
 // submissionServer is a smarthost as providers have them: STARTTLS, then AUTH.
-func submissionServer(t *testing.T) *relaytest.Server {
+func submissionServer(t testing.TB) *relaytest.Server {
 	return relaytest.New(t, relaytest.Options{
 		TLS:   relaytest.StartTLS,
 		Users: map[string]string{relayUser: relayPassword},
@@ -114,7 +114,7 @@ func TestPHPMailArrives(t *testing.T) {
 
 // messageWith is the one message with that subject that a server took, nil when
 // there is none.
-func messageWith(t *testing.T, s *relaytest.Server, subject string) *relaytest.Message {
+func messageWith(t testing.TB, s *relaytest.Server, subject string) *relaytest.Message {
 	t.Helper()
 	var found *relaytest.Message
 	for _, m := range s.Messages() {

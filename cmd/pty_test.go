@@ -7,7 +7,6 @@ import (
 	"strings"
 	"syscall"
 	"testing"
-	"time"
 
 	"postino/delivery/relay/servertest"
 
@@ -16,14 +15,14 @@ import (
 
 // terminal is a pseudo-terminal with a process on it, and what that printed.
 type terminal struct {
-	t    *testing.T
+	t    testing.TB
 	ptmx *os.File
 	cmd  *exec.Cmd
 	said *lines
 }
 
 // onTerminal starts a process that has a terminal for its own.
-func onTerminal(t *testing.T, cmd *exec.Cmd) *terminal {
+func onTerminal(t testing.TB, cmd *exec.Cmd) *terminal {
 	t.Helper()
 	ptmx, err := os.OpenFile("/dev/ptmx", os.O_RDWR|unix.O_NOCTTY, 0)
 	if err != nil {
@@ -78,8 +77,8 @@ func (term *terminal) answer(question, text string) {
 // end waits for the process and returns its status.
 func (term *terminal) end() int {
 	term.t.Helper()
-	tooLong := time.AfterFunc(patience, func() { term.cmd.Process.Kill() })
-	defer tooLong.Stop()
+	stop := limited(term.t, term.cmd, patience)
 	_ = term.cmd.Wait() // its status is what is wanted
+	stop()
 	return term.cmd.ProcessState.ExitCode()
 }

@@ -92,7 +92,7 @@ func TestSecondRunnerSaysWhoHasTheSpool(t *testing.T) {
 }
 
 // autostart is a box in which the front end finds its sibling.
-func autostart(t *testing.T, s *relaytest.Server) *box {
+func autostart(t testing.TB, s *relaytest.Server) *box {
 	b := newBox(t, relayTo(s.Port())+"[retry]\nfirst = \"1h\"\nmax = \"1h\"\n")
 	b.front = program("sendmail")
 	t.Cleanup(func() {

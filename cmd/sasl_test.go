@@ -27,7 +27,7 @@ type saslServers struct {
 	ca, cert, key       string
 }
 
-func startSASL(t *testing.T, b *box) *saslServers {
+func startSASL(t testing.TB, b *box) *saslServers {
 	t.Helper()
 	needsRoot(t)
 	needsFile(t, servertest.PostfixMaster, "postfix")
@@ -54,7 +54,7 @@ func (b *box) write(name, text string) string {
 	return servertest.Write(b.t, b.dir, name, text)
 }
 
-func (s *saslServers) startDovecot(t *testing.T) {
+func (s *saslServers) startDovecot(t testing.TB) {
 	t.Helper()
 	b := s.b
 	b.write("users", account+":{PLAIN}"+accountPassword+"\n")
@@ -129,7 +129,7 @@ hostname = dovecot.test
 	servertest.Daemon(t, filepath.Join(b.dir, "dovecot.log"), ready, needs(t, "dovecot", "dovecot-core"), "-F", "-c", filepath.Join(b.dir, "dovecot.conf"))
 }
 
-func (s *saslServers) startPostfix(t *testing.T) {
+func (s *saslServers) startPostfix(t testing.TB) {
 	t.Helper()
 	dir := s.b.dir
 	ready := func() bool { return servertest.Listens("tcp", "127.0.0.1:"+strconv.Itoa(s.postfix)) }
@@ -154,7 +154,7 @@ func (s *saslServers) relay(table string, port int, tls, auth string, lines ...s
 }
 
 // logins are the mechanism and the user of each message that Postfix took, in order.
-func (s *saslServers) logins(t *testing.T) (list []string) {
+func (s *saslServers) logins(t testing.TB) (list []string) {
 	t.Helper()
 	text, err := os.ReadFile(filepath.Join(s.b.dir, "postfix.log"))
 	if err != nil {

@@ -51,7 +51,7 @@ cmp /proc/$(pid)/exe /bin.new/postino
 `
 
 // allIsThere fails when not all that upgraded sent is in the queue.
-func allIsThere(t *testing.T, out string) {
+func allIsThere(t testing.TB, out string) {
 	t.Helper()
 	_, line, _ := strings.Cut(out, "\nsent ")
 	var sent, queued int

@@ -22,7 +22,7 @@ type sink struct {
 }
 
 // startSink starts a sink that ends with the test.
-func startSink(t *testing.T) *sink {
+func startSink(t testing.TB) *sink {
 	t.Helper()
 	path := needs(t, "smtp-sink", "postfix")
 	dir, err := os.MkdirTemp("", "postino-sink")
@@ -45,7 +45,7 @@ func startSink(t *testing.T) *sink {
 }
 
 // serve starts the sink and reports whether it could listen.
-func (s *sink) serve(t *testing.T, path string) bool {
+func (s *sink) serve(t testing.TB, path string) bool {
 	t.Helper()
 	addr := net.JoinHostPort("127.0.0.1", strconv.Itoa(s.port))
 	args := []string{"-d", filepath.Join(s.dir, "%s."), addr, "100"}
@@ -90,7 +90,7 @@ type sunk struct {
 }
 
 // messages are those that have arrived.
-func (s *sink) messages(t *testing.T) []sunk {
+func (s *sink) messages(t testing.TB) []sunk {
 	t.Helper()
 	files, err := filepath.Glob(filepath.Join(s.dir, "*"))
 	if err != nil {

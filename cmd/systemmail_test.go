@@ -24,7 +24,7 @@ type systemMail struct {
 }
 
 // systemMails are those that relays refuse most often, for their senders.
-func systemMails(t *testing.T) []systemMail {
+func systemMails(t testing.TB) []systemMail {
 	t.Helper()
 	mailx := needs(t, "bsd-mailx", "bsd-mailx")
 	cron := needs(t, "cron", "cron")
@@ -80,7 +80,7 @@ func (b *box) sendSystemMail(list []systemMail) {
 
 // check says what is wrong with the header section of one that arrived: From has to
 // be of the domain that exists, and the author's name is kept.
-func (m *systemMail) check(t *testing.T, header mail.Header) {
+func (m *systemMail) check(t testing.TB, header mail.Header) {
 	t.Helper()
 	from, err := mail.ParseAddressList(header.Get("From"))
 	if err != nil || len(from) != 1 || from[0].Address != m.user+"@example.com" || !strings.Contains(header.Get("From"), m.name) {

@@ -13,7 +13,7 @@ import (
 // postfixBox is a Postfix of its own, with a smarthost where nobody listens.
 type postfixBox struct{ dir string }
 
-func newPostfixBox(t *testing.T) *postfixBox {
+func newPostfixBox(t testing.TB) *postfixBox {
 	t.Helper()
 	needsRoot(t)
 	needs(t, "postqueue", "postfix")
@@ -56,7 +56,7 @@ func newPostfixBox(t *testing.T) *postfixBox {
 
 func (p *postfixBox) etc() string { return filepath.Join(p.dir, "etc") }
 
-func run(t *testing.T, stdin, path string, args ...string) string {
+func run(t testing.TB, stdin, path string, args ...string) string {
 	t.Helper()
 	cmd := exec.Command(path, args...)
 	cmd.Stdin = strings.NewReader(stdin)

@@ -14,7 +14,7 @@ import (
 
 // listening is a box whose runner takes mail on a port of the loopback, for a server
 // that takes everything.
-func listening(t *testing.T) (b *box, r *runner, port int) {
+func listening(t testing.TB) (b *box, r *runner, port int) {
 	t.Helper()
 	s, b := plainRelay(t)
 	b.giveTo(spoolUID)
@@ -32,14 +32,15 @@ func TestSMTPOnTheLoopbackIsTaken(t *testing.T) {
 	const python = `import smtplib, socket, sys
 class Wide(smtplib.SMTP):
     def _get_socket(self, host, port, timeout):
-        s = socket.socket(socket.AF_INET6); s.settimeout(20); s.connect(("::ffff:127.0.0.1", port)); return s
+        s = socket.socket(socket.AF_INET6); s.settimeout(180); s.connect(("::ffff:127.0.0.1", port)); return s
 for kind in (smtplib.SMTP, Wide):
-    s = kind("127.0.0.1", int(sys.argv[1]), timeout=20)
+    s = kind("127.0.0.1", int(sys.argv[1]), timeout=180)
     for n in range(2):
         s.sendmail("app@web.test", ["alice@example.org", "root"], b"Subject: by Python\n\n.\n..dots\n")
     s.quit()
 `
-	const node = `require("nodemailer").createTransport({host: "127.0.0.1", port: +process.argv[1], ignoreTLS: true})
+	const node = `require("nodemailer").createTransport({host: "127.0.0.1", port: +process.argv[1], ignoreTLS: true,
+  connectionTimeout: 180000, greetingTimeout: 180000, socketTimeout: 180000})
 .sendMail({from: "app@web.test", to: "alice@example.org", subject: "by Node", text: "hi"}, (err, info) => { if (err) { console.error(err); process.exit(1) } })`
 	b.succeed(as(strayUID, b.command("", needs(t, "python3", "python3"), "-c", python, fmt.Sprint(port))))
 	needsFile(t, "/usr/share/nodejs/nodemailer", "node-nodemailer")
@@ -64,7 +65,7 @@ func TestSMTPOnTheLoopbackKnowsWhoCalls(t *testing.T) {
 	const hasty = `import socket, struct, sys
 mail = b"EHLO %s\r\nMAIL FROM:<app@web.test>\r\nRCPT TO:<alice@example.org>\r\nDATA\r\nSubject: hasty\r\n\r\nhi\r\n.\r\nQUIT\r\n" % (b"0" * 31 + b"1.submission.invalid")
 for n in range(60):
-    s = socket.create_connection(("127.0.0.1", int(sys.argv[1])), 20)
+    s = socket.create_connection(("127.0.0.1", int(sys.argv[1])), 180)
     s.sendall(mail)
     if n % 3 == 1: s.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
     if n % 3 == 2: s.shutdown(socket.SHUT_WR)
@@ -89,7 +90,7 @@ for n in range(60):
 	}
 	// One in order behind them all: whatever was taken of the others is in the log.
 	const orderly = `import smtplib, sys
-smtplib.SMTP("127.0.0.1", int(sys.argv[1]), timeout=20).sendmail("app@web.test", "alice@example.org", b"Subject: orderly\n\nhi\n")`
+smtplib.SMTP("127.0.0.1", int(sys.argv[1]), timeout=180).sendmail("app@web.test", "alice@example.org", b"Subject: orderly\n\nhi\n")`
 	b.succeed(as(nobodyUID, exec.Command(needs(t, "python3", "python3"), "-c", orderly, fmt.Sprint(port))))
 	b.log.await(t, "msg=accepted", fmt.Sprintf("uid=%d", nobodyUID))
 	log := b.log.String()

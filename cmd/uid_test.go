@@ -129,7 +129,7 @@ func statusLine(status, name string) []string {
 }
 
 // checkOwner wants all of a directory to be one user's.
-func checkOwner(t *testing.T, dir string, uid int) {
+func checkOwner(t testing.TB, dir string, uid int) {
 	t.Helper()
 	err := filepath.WalkDir(dir, func(path string, d os.DirEntry, err error) error {
 		if err != nil {

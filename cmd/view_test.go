@@ -54,7 +54,7 @@ func (m *message) status(address string) string {
 }
 
 // parseMessages reads one JSON object a line.
-func parseMessages(t *testing.T, text string) []message {
+func parseMessages(t testing.TB, text string) []message {
 	t.Helper()
 	var list []message
 	for d := json.NewDecoder(strings.NewReader(text)); ; {
@@ -105,7 +105,7 @@ func (b *box) empty() {
 }
 
 // headerAndBody cuts a message in CRLF lines at its empty line.
-func headerAndBody(t *testing.T, content []byte) (head, body string) {
+func headerAndBody(t testing.TB, content []byte) (head, body string) {
 	t.Helper()
 	head, body, ok := strings.Cut(string(content), "\r\n\r\n")
 	if !ok {
@@ -116,7 +116,7 @@ func headerAndBody(t *testing.T, content []byte) (head, body string) {
 
 // value is the value of a header field, unfolded; "" when there is none, and
 // a failure when there are several.
-func value(t *testing.T, head, name string) string {
+func value(t testing.TB, head, name string) string {
 	t.Helper()
 	found := ""
 	for line := range strings.SplitSeq(strings.NewReplacer("\r\n ", " ", "\r\n\t", " ").Replace(head), "\r\n") {
