@@ -51,7 +51,7 @@ func arrows() map[string]struct {
 		// For tests alone: nobody imports them but tests.
 		"cmd":                       {6, nil},
 		"spool/standstill":          {0, nil},
-		"spool/spooltest":           {3, []string{"spool", "spool/address"}},
+		"spool/spooltest":           {3, []string{"spool", "spool/address", "spool/standstill"}},
 		"delivery/relay/relaytest":  {0, nil},
 		"delivery/relay/servertest": {0, nil},
 		"delivery/oauth/oauthtest":  {0, nil},

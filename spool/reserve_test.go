@@ -3,7 +3,6 @@ package spool_test
 import (
 	"errors"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -11,10 +10,12 @@ import (
 
 	"postino/spool"
 	"postino/spool/spooltest"
+	"postino/spool/standstill"
 )
 
-// patience bounds waiting for room to be noticed, which takes a second.
-const patience = 30 * time.Second
+// patience is how long a test waits before it fails, longer than a machine may stand
+// still. Only a broken program has it waited for.
+const patience = 3 * time.Minute
 
 // fullDisk calls f with a directory that has little room: on file systems that are
 // small, and on one that is large and has a quota, which statfs does not show.
@@ -37,7 +38,7 @@ func fullDisk(t *testing.T, f func(t *testing.T, dir string)) {
 		dir := t.TempDir()
 		spooltest.Mount(t, dir, "btrfs", 256<<20, "noatime")
 		for _, args := range []string{"quota enable", "qgroup limit 24M"} {
-			if out, err := exec.Command("btrfs", append(strings.Fields(args), dir)...).CombinedOutput(); err != nil {
+			if out, err := standstill.Command(t, patience, "btrfs", append(strings.Fields(args), dir)...).CombinedOutput(); err != nil {
 				t.Fatalf("btrfs %s: %v\n%s", args, err, out)
 			}
 		}
@@ -58,11 +59,7 @@ func reserveFiles(t *testing.T, dir string) int {
 // awaitRoom waits until a submission can be taken.
 func awaitRoom(t *testing.T, s *spool.Spool) {
 	t.Helper()
-	for end := time.Now().Add(patience); s.Room() != nil; time.Sleep(50 * time.Millisecond) {
-		if time.Now().After(end) {
-			t.Fatalf("there is room and it is not noticed: %v", s.Room())
-		}
-	}
+	standstill.Wait(t, patience, "the room that there is is noticed", func() bool { return s.Room() == nil })
 }
 
 // untilRefused puts messages into a spool on a full disk until there is no room for

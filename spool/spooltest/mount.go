@@ -2,12 +2,16 @@ package spooltest
 
 import (
 	"os"
-	"os/exec"
 	"path/filepath"
 	"syscall"
 	"testing"
 	"time"
+
+	"postino/spool/standstill"
 )
+
+// patience is how long a disk is waited for, which may stand still for half a minute.
+const patience = 3 * time.Minute
 
 // Mount mounts a new file system on the directory where until the end of the test.
 // The kind is "tmpfs", or one that there is a mkfs for, such as "ext4", which then
@@ -31,22 +35,22 @@ func Mount(t testing.TB, where, kind string, size int64, options string) {
 		if err := os.Truncate(device, size); err != nil {
 			t.Fatal(err)
 		}
-		if out, err := exec.Command("mkfs."+kind, mkfs(kind, device)...).CombinedOutput(); err != nil {
+		if out, err := standstill.Command(t, patience, "mkfs."+kind, mkfs(kind, device)...).CombinedOutput(); err != nil {
 			cannot("mkfs.%s: %v\n%s", kind, err, out)
 		}
 		options = "loop," + options
 	}
-	if out, err := exec.Command("mount", "-t", kind, "-o", options, device, where).CombinedOutput(); err != nil {
+	if out, err := standstill.Command(t, patience, "mount", "-t", kind, "-o", options, device, where).CombinedOutput(); err != nil {
 		cannot("mount: %v\n%s", err, out)
 	}
 	t.Cleanup(func() {
 		// A process that another test starts has our files open until it is another program.
 		err := syscall.Unmount(where, 0)
-		for end := time.Now().Add(5 * time.Second); err == syscall.EBUSY && time.Now().Before(end); err = syscall.Unmount(where, 0) {
+		for end := time.Now().Add(patience); err == syscall.EBUSY && time.Now().Before(end); err = syscall.Unmount(where, 0) {
 			time.Sleep(20 * time.Millisecond)
 		}
 		if err != nil {
-			t.Errorf("unmount: %v", err)
+			t.Errorf("unmount: %v\n%s", err, standstill.Of(os.Getpid()))
 			_ = syscall.Unmount(where, syscall.MNT_DETACH)
 		}
 	})
