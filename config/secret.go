@@ -23,8 +23,9 @@ const (
 	// answer, not for a person.
 	commandTimeout = 30 * time.Second
 	// commandWaitDelay is how long the output of a password_command that ended may
-	// still be held open by its children.
-	commandWaitDelay = time.Second
+	// still be held open by its children; it runs also while a machine stands still
+	// before we have read that output.
+	commandWaitDelay = 30 * time.Second
 
 	hidden = "…"
 )

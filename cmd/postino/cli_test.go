@@ -18,12 +18,17 @@ import (
 	"postino/delivery/control"
 	"postino/spool"
 	"postino/spool/address"
+	"postino/spool/standstill"
 )
 
 const (
 	testOwner    = 1999  // of the spool; no user of the system
 	testStranger = 65534 // an ordinary user
 )
+
+// patience is how long a test waits before it fails, longer than a machine may stand
+// still. Only a broken program has it waited for.
+const patience = 3 * time.Minute
 
 // built is the program.
 var built = sync.OnceValues(func() ([]byte, error) {
@@ -74,10 +79,18 @@ func newPlace(t *testing.T) *place {
 	return p
 }
 
-// command is a command line to be run as a user.
-func (p *place) command(t *testing.T, uid uint32, line ...string) *exec.Cmd {
+// call is a command line to be run as a user, to its end.
+func (p *place) call(t *testing.T, uid uint32, line ...string) *exec.Cmd {
 	t.Helper()
-	cmd := exec.Command(filepath.Join(p.dir, line[0]), line[1:]...)
+	return p.as(uid, standstill.Command(t, patience, filepath.Join(p.dir, line[0]), line[1:]...))
+}
+
+// command is a command line to be run as a user until it is told to end.
+func (p *place) command(uid uint32, line ...string) *exec.Cmd {
+	return p.as(uid, exec.Command(filepath.Join(p.dir, line[0]), line[1:]...))
+}
+
+func (p *place) as(uid uint32, cmd *exec.Cmd) *exec.Cmd {
 	cmd.Env = []string{"POSTINO_SPOOL=" + p.spool, "POSTINO_CONFIG=" + p.config, "TZ=UTC"}
 	cmd.Dir = "/"
 	cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: uid, Gid: uid}}
@@ -91,7 +104,7 @@ type result struct {
 
 func (p *place) run(t *testing.T, uid uint32, line ...string) result {
 	t.Helper()
-	cmd := p.command(t, uid, line...)
+	cmd := p.call(t, uid, line...)
 	var stdout, stderr bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &stdout, &stderr
 	// A message that nobody may take for one.
@@ -142,7 +155,7 @@ func (p *place) store(t *testing.T, uid int, subject string) spool.ID {
 // start runs the runner until the test ends, or until stop.
 func (p *place) start(t *testing.T, uid uint32) (stop func()) {
 	t.Helper()
-	cmd := p.command(t, uid, "postino", "run")
+	cmd := p.command(uid, "postino", "run")
 	var log bytes.Buffer
 	cmd.Stderr = &log
 	if err := cmd.Start(); err != nil {
@@ -150,27 +163,36 @@ func (p *place) start(t *testing.T, uid uint32) (stop func()) {
 	}
 	stop = sync.OnceFunc(func() {
 		_ = cmd.Process.Signal(syscall.SIGTERM)
+		late(t, cmd)
 		if err := cmd.Wait(); err != nil {
 			t.Errorf("runner: %v\n%s", err, log.String())
 		}
 	})
 	t.Cleanup(stop)
-	p.await(t)
+	p.await(t, cmd.Process.Pid)
 	return stop
 }
 
-func (p *place) await(t *testing.T) control.Status {
+// late fails the test and kills a process if it is still there after patience.
+func late(t *testing.T, cmd *exec.Cmd) {
+	timer := time.AfterFunc(patience, func() {
+		t.Errorf("%q is not through within %v:\n%s", cmd.Args, patience, standstill.Of(cmd.Process.Pid))
+		_ = cmd.Process.Kill()
+	})
+	t.Cleanup(func() { timer.Stop() })
+}
+
+// await waits until the runner, which may be the process pid, answers.
+func (p *place) await(t *testing.T, pid ...int) (st control.Status) {
 	t.Helper()
 	c := control.Dial(p.spool)
 	defer c.Close()
-	for range 1000 {
-		if st, err := c.Status(t.Context()); err == nil {
-			return st
-		}
-		time.Sleep(10 * time.Millisecond)
-	}
-	t.Fatal("the runner does not answer")
-	return control.Status{}
+	standstill.Wait(t, patience, "the runner answers", func() (ok bool) {
+		var err error
+		st, err = c.Status(t.Context())
+		return err == nil
+	}, pid...)
+	return st
 }
 
 // cliLine is a command line and what comes of it.
@@ -384,12 +406,7 @@ func TestDaemonRunsAsTheOwnerAndIsReadyWhenBdReturns(t *testing.T) {
 	st := p.await(t)
 	t.Cleanup(func() {
 		_ = syscall.Kill(st.PID, syscall.SIGTERM)
-		for range 500 {
-			if syscall.Kill(st.PID, 0) != nil {
-				break
-			}
-			time.Sleep(10 * time.Millisecond)
-		}
+		standstill.Wait(t, patience, "the runner ends", func() bool { return syscall.Kill(st.PID, 0) != nil }, st.PID)
 		// The second -bd waited for the end of what it started, or that would have
 		// the spool now.
 		for _, pid := range p.runners(t) {

@@ -7,6 +7,8 @@ import (
 	"slices"
 	"strings"
 	"testing"
+
+	"postino/spool/standstill"
 )
 
 // askBash, askZsh and askFish print what may come next after the words in $1, each a
@@ -65,7 +67,7 @@ func TestShellsCompleteWhatTheTableHas(t *testing.T) {
 			for _, s := range states() {
 				args = append(args, s.after)
 			}
-			cmd := exec.Command(path, args...)
+			cmd := standstill.Command(t, patience, path, args...)
 			cmd.Dir, cmd.Stderr = t.TempDir(), os.Stderr // where no file is offered
 			cmd.Env = append(os.Environ(), "HOME="+cmd.Dir)
 			out, err := cmd.Output()

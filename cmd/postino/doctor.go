@@ -16,7 +16,7 @@ import (
 )
 
 // examWait bounds each check. A person waits, and they run at the same time.
-const examWait = 20 * time.Second
+const examWait = 45 * time.Second
 
 // finding is what one check found.
 type finding struct {

@@ -14,7 +14,7 @@ func TestLogIsFollowedFromOneRunnerToTheNext(t *testing.T) {
 	p := newPlace(t)
 	id := p.store(t, 1500, "hello").String()
 	stop := p.start(t, 0)
-	follower := p.command(t, 0, "postino", "log", "--follow")
+	follower := p.command(0, "postino", "log", "--follow")
 	out, err := follower.StdoutPipe()
 	if err != nil {
 		t.Fatal(err)
@@ -24,6 +24,7 @@ func TestLogIsFollowedFromOneRunnerToTheNext(t *testing.T) {
 	if err := follower.Start(); err != nil {
 		t.Fatal(err)
 	}
+	late(t, follower)
 	lines := bufio.NewScanner(out)
 	await := func(what string) {
 		t.Helper()

@@ -25,6 +25,7 @@ func logged(format config.LogFormat, target config.LogTarget, say func(*slog.Log
 	c.Hostname, c.Log.Format = "web1.example.com", format
 	say(newLogger(w, target, c, time.UTC))
 	w.close()
+	<-w.done // which close waits for only so long
 	return out.String()
 }
 
@@ -108,7 +109,7 @@ func TestLogGoesToSyslogAndTheJournal(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			_ = c.SetReadDeadline(time.Now().Add(time.Minute))
+			_ = c.SetReadDeadline(time.Now().Add(patience))
 			return c
 		}
 		daemon := listen()

@@ -10,8 +10,11 @@ const (
 	// maxLogBacklog is how many octets of log wait for whoever reads it. Some
 	// thousand lines: a terminal may be stopped for a moment.
 	maxLogBacklog = 1 << 20
-	// logGrace is how long the end of the runner waits for the rest to be written.
+	// logGrace is how long the end of the runner waits for the rest to be written; in
+	// turns, since on a machine that stood still a wait in one piece is over before
+	// anything could be.
 	logGrace = 2 * time.Second
+	logTurns = 20
 )
 
 // logWriter writes lines in its own time. A log that nobody reads (a pipe, a stopped
@@ -89,8 +92,11 @@ func (l *logWriter) close() {
 	l.ended = true
 	l.mu.Unlock()
 	nudge(l.wake, struct{}{})
-	select {
-	case <-l.done:
-	case <-time.After(logGrace):
+	for range logTurns {
+		select {
+		case <-l.done:
+			return
+		case <-time.After(logGrace / logTurns):
+		}
 	}
 }

@@ -6,6 +6,7 @@ import (
 	"os"
 	"strings"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -14,12 +15,10 @@ import (
 )
 
 // A log that nobody reads never stops who writes it, and it says what is missing.
-func TestStalledLogStopsNobody(t *testing.T) {
-	r, w, err := os.Pipe()
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer r.Close()
+func TestStalledLogStopsNobody(t *testing.T) { synctest.Test(t, stalledLogStopsNobody) }
+
+func stalledLogStopsNobody(t *testing.T) {
+	r, w := io.Pipe()
 	out := newLogWriter(w)
 	log := newLogger(out, config.LogStderr, config.Default(), time.UTC)
 	const lines = 3 * maxLogBacklog / 100
@@ -50,7 +49,9 @@ func TestStalledLogStopsNobody(t *testing.T) {
 	}
 }
 
-func TestLogIsWhole(t *testing.T) {
+func TestLogIsWhole(t *testing.T) { synctest.Test(t, logIsWhole) }
+
+func logIsWhole(t *testing.T) {
 	var text strings.Builder
 	out := newLogWriter(&text)
 	log := slog.New(slog.NewTextHandler(out, nil))
@@ -82,26 +83,19 @@ func TestRunnerWithAStalledLogWorks(t *testing.T) {
 	if err := unix.SetNonblock(fd, false); err != nil {
 		t.Fatal(err)
 	}
-	cmd := p.command(t, 0, "postino", "run")
+	cmd := p.command(0, "postino", "run")
 	cmd.Stderr = w
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)
 	}
 	w.Close()
-	p.await(t)
+	p.await(t, cmd.Process.Pid)
 	if r := p.run(t, 0, "postino", "hold", id); r.stdout != "1 message held\n" {
 		t.Errorf("hold: %+v", r)
 	}
-	ended := make(chan error, 1)
-	go func() { ended <- cmd.Wait() }()
 	_ = cmd.Process.Signal(unix.SIGTERM)
-	select {
-	case err := <-ended:
-		if err != nil {
-			t.Error(err)
-		}
-	case <-time.After(time.Minute):
-		_ = cmd.Process.Kill()
-		t.Error("the runner does not end")
+	late(t, cmd)
+	if err := cmd.Wait(); err != nil {
+		t.Error(err)
 	}
 }

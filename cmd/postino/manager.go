@@ -99,8 +99,9 @@ func (m *manager) tell(lines ...string) {
 	_, _ = conn.Write([]byte(strings.Join(lines, "\n")))
 }
 
-// tellWait is how long we wait for a service manager that reads nothing.
-const tellWait = time.Second
+// tellWait is how long we wait for a service manager that reads nothing. It is longer
+// than a machine may stand still, after which what was not told would stay untold.
+const tellWait = 30 * time.Second
 
 // reloading is what systemd wants to know before READY=1 ends it.
 func reloading() string {

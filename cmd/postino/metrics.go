@@ -19,7 +19,7 @@ import (
 
 const (
 	// scrapeTimeout bounds a request for metrics and its answer.
-	scrapeTimeout = 30 * time.Second
+	scrapeTimeout = time.Minute
 	// maxScrapeHeader bounds the header section of one, in octets.
 	maxScrapeHeader = 16 << 10
 	// maxScrapes is how many connections are open at a time: more wait in the kernel, so

@@ -42,7 +42,7 @@ func TestScrapersAreFew(t *testing.T) {
 		t.Errorf("one more than %d has an answer: %q", maxScrapes, line)
 	}
 	idle[0].Close()
-	_ = late.SetReadDeadline(time.Now().Add(time.Minute))
+	_ = late.SetReadDeadline(time.Now().Add(patience))
 	resp, err := http.ReadResponse(in, nil)
 	if err != nil || resp.StatusCode != http.StatusOK {
 		t.Fatalf("%+v, %v", resp, err)

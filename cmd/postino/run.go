@@ -33,8 +33,9 @@ const (
 	// give up the spool: its attempts may need their grace.
 	yieldWait = 40 * time.Second
 	// silentWait is how long a full runner waits for somebody who has the spool and
-	// answers no questions: a runner that begins or ends, or a command that reads.
-	silentWait = 5 * time.Second
+	// answers no questions: a runner that begins or ends, or a command that reads. On a
+	// machine that stands still for a while these do too.
+	silentWait = 30 * time.Second
 )
 
 // service is a running `postino run`.

@@ -47,7 +47,7 @@ func TestDeleteBySelectionAsksAPersonAlone(t *testing.T) {
 		if _, err := keys.WriteString(answer + "\n"); err != nil {
 			t.Fatal(err)
 		}
-		cmd := p.command(t, 0, append([]string{"postino"}, line...)...)
+		cmd := p.call(t, 0, append([]string{"postino"}, line...)...)
 		var stdout, stderr bytes.Buffer
 		cmd.Stdin, cmd.Stdout, cmd.Stderr = stdin, &stdout, &stderr
 		_ = cmd.Run() // the status says it

@@ -30,8 +30,16 @@ func TestWatchdogIsFedForLoopsThatTurn(t *testing.T) {
 	defer svc.runner.Close()
 	stuck := func(when string) {
 		t.Helper()
-		if err := svc.alive(t.Context()); !errors.Is(err, context.DeadlineExceeded) || !strings.Contains(err.Error(), "queue") {
-			t.Errorf("%s: alive = %v; want that the loop of the queue is stuck", when, err)
+		for end := time.Now().Add(patience); ; {
+			err := svc.alive(t.Context())
+			late := errors.Is(err, context.DeadlineExceeded)
+			if late && strings.Contains(err.Error(), "queue") {
+				return
+			}
+			// The writer of the spool, which is asked first, is late on a machine that is.
+			if !late || time.Now().After(end) {
+				t.Fatalf("%s: alive = %v; want that the loop of the queue is stuck", when, err)
+			}
 		}
 	}
 	stuck("before it runs")
