@@ -12,11 +12,16 @@ import (
 	"testing"
 
 	"postino/delivery/oauth/oauthtest"
+	"postino/spool/standstill"
 )
 
 // Postfix and Dovecot take our logins by each mechanism that they have.
 func TestPostfixAndDovecotTakeEachLogin(t *testing.T) {
 	t.Parallel()
+	standstill.Steady(t, postfixAndDovecotTakeEachLogin)
+}
+
+func postfixAndDovecotTakeEachLogin(t testing.TB) {
 	b := newBox(t, "")
 	b.giveTo(spoolUID)
 	s := startSASL(t, b)
@@ -74,6 +79,10 @@ func TestPostfixAndDovecotTakeEachLogin(t *testing.T) {
 // login lets it go.
 func TestMailGoesWithALoginByDevice(t *testing.T) {
 	t.Parallel()
+	standstill.Steady(t, mailGoesWithALoginByDevice)
+}
+
+func mailGoesWithALoginByDevice(t testing.TB) {
 	b := newBox(t, "")
 	b.giveTo(spoolUID)
 	s := startSASL(t, b)
@@ -140,6 +149,10 @@ func TestMailGoesWithALoginByDevice(t *testing.T) {
 // address that somebody pastes.
 func TestLoginByCode(t *testing.T) {
 	t.Parallel()
+	standstill.Steady(t, loginByCode)
+}
+
+func loginByCode(t testing.TB) {
 	issuer := oauthtest.New(t, account)
 	b := newBox(t, fmt.Sprintf("[relay]\nhost = \"127.0.0.1\"\nusername = %q\n[relay.oauth]\ntoken_url = %q\nauth_url = %q\nclient_id = %q\nflow = \"code\"\n",
 		account, issuer.URL+"/token", issuer.URL+"/auth", oauthtest.ClientID))

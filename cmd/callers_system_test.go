@@ -268,7 +268,7 @@ func TestCheckMailqCounts(t *testing.T) {
 		t.Helper()
 		return b.run(b.asInstalled(`
 mount --bind "$1" /usr/local/sbin
-exec setpriv --reuid="$2" --regid="$2" --clear-groups "$3" -M postfix -w 2 -c 4
+exec setpriv --reuid="$2" --regid="$2" --clear-groups "$3" -M postfix -w 2 -c 4 -t 180
 `, filepath.Dir(program("postino")), fmt.Sprint(uid), plugin))
 	}
 	runner := b.start()

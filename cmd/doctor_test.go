@@ -14,6 +14,7 @@ import (
 	"postino/delivery/dns/dnstest"
 	"postino/delivery/relay/relaytest"
 	"postino/delivery/relay/servertest"
+	"postino/spool/standstill"
 )
 
 type finding struct{ Check, Status, Found, Remedy string }
@@ -68,6 +69,10 @@ var recordValue = regexp.MustCompile(`"value":"([^"]*)"`)
 // thing after the other breaks, and is told.
 func TestDoctorFindsWhatIsWrongWithASmarthost(t *testing.T) {
 	t.Parallel()
+	standstill.Steady(t, doctorFindsWhatIsWrongWithASmarthost)
+}
+
+func doctorFindsWhatIsWrongWithASmarthost(t testing.TB) {
 	s := relaytest.New(t, relaytest.Options{TLS: relaytest.StartTLS, Users: map[string]string{"u": "geheim"}})
 	names := dnstest.Serve(t, nil)
 	b := newBox(t, "")
@@ -161,6 +166,10 @@ func TestDoctorFindsWhatIsWrongWithASmarthost(t *testing.T) {
 // Without a smarthost the name and the address of the machine count as well.
 func TestDoctorLooksAtDirectMail(t *testing.T) {
 	t.Parallel()
+	standstill.Steady(t, doctorLooksAtDirectMail)
+}
+
+func doctorLooksAtDirectMail(t testing.TB) {
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)

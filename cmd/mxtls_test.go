@@ -6,12 +6,18 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+
+	"postino/spool/standstill"
 )
 
 // What becomes of mail to each domain, directly by MX, is what the domain demands and
 // its exchanger is: Postfix gets it as protected as that, or not at all.
 func TestMailGoesAsDomainsDemand(t *testing.T) {
 	t.Parallel()
+	standstill.Steady(t, mailGoesAsDomainsDemand)
+}
+
+func mailGoesAsDomainsDemand(t testing.TB) {
 	x := newExchange(t)
 	exchanger := func(domain, host string) []string { return []string{domain + ". 0 MX 10 " + host + "."} }
 	at := func(host, addr string, tlsa ...string) []string {

@@ -10,12 +10,17 @@ import (
 	"testing"
 
 	"postino/delivery/relay/relaytest"
+	"postino/spool/standstill"
 )
 
 // A person answers questions, sees no secret, and mail goes out: with nothing but a
 // spool directory before.
 func TestSetupOnATerminalSendsMail(t *testing.T) {
 	t.Parallel()
+	standstill.Steady(t, setupOnATerminalSendsMail)
+}
+
+func setupOnATerminalSendsMail(t testing.TB) {
 	s := relaytest.New(t, relaytest.Options{TLS: relaytest.StartTLS, Users: map[string]string{"box@corp.test": "ge heim"}})
 	b := newBox(t, "")
 	b.front = program("sendmail")
@@ -60,6 +65,10 @@ func TestSetupOnATerminalSendsMail(t *testing.T) {
 // without a word.
 func TestSetupByFlagsAsksNothing(t *testing.T) {
 	t.Parallel()
+	standstill.Steady(t, setupByFlagsAsksNothing)
+}
+
+func setupByFlagsAsksNothing(t testing.TB) {
 	s := relaytest.New(t, relaytest.Options{TLS: relaytest.StartTLS, Users: map[string]string{"u": "geheim"}})
 	b := newBox(t, "")
 	b.front = program("sendmail")

@@ -4,12 +4,18 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"postino/spool/standstill"
 )
 
 // A command waits for a runner that does not answer for a while, as when it stands
 // still together with its machine.
 func TestCommandsWaitForARunnerThatStandsStill(t *testing.T) {
 	t.Parallel()
+	standstill.Steady(t, commandsWait)
+}
+
+func commandsWait(t testing.TB) {
 	b := newBox(t, "mode = \"hold\"\n")
 	r := b.start()
 	b.sendmail("Subject: hi\n\nhi\n", "alice@example.org")
