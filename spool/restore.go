@@ -18,6 +18,10 @@ type salvage struct {
 	s      *Spool
 	x      *index
 	report Salvaged
+	// beside is the directory with the large content of a file that is from elsewhere.
+	beside  string
+	fetched bool // something of it since the last transaction
+	absent  int  // messages whose content would be there, if they are not finished
 
 	batch []restored
 	size  int // octets of content in batch
@@ -44,19 +48,29 @@ func (v *salvage) run() error {
 	for list := v.x.message; len(list) > 0; {
 		copies := of(list, list[0].id)
 		list = list[len(copies):]
-		if r, ok := v.message(copies); ok {
-			if err := v.add(r); err != nil {
-				return err
-			}
+		r, ok := v.message(copies)
+		if !ok {
+			continue
+		}
+		if err := v.fetch(&r); err != nil {
+			return err
+		}
+		if err := v.add(r); err != nil {
+			return err
 		}
 	}
 	for list := v.x.history; len(list) > 0; {
 		copies := of(list, list[0].id)
 		list = list[len(copies):]
-		if r, ok := v.finished(copies); ok {
-			if err := v.add(r); err != nil {
-				return err
-			}
+		r, ok := v.finished(copies)
+		if !ok {
+			continue
+		}
+		if err := v.fetch(&r); err != nil {
+			return err
+		}
+		if err := v.add(r); err != nil {
+			return err
 		}
 	}
 	if err := v.flush(); err != nil {
@@ -92,13 +106,17 @@ func (v *salvage) message(copies []entry) (restored, bool) {
 	}
 	var there, whole, live bool
 	if m.Content.File {
-		there, whole = v.s.stored(m)
-		live = there
+		var path string
+		path, whole = v.stored(m)
+		there, live = path != "", path != ""
 	} else {
 		r.content, whole, live = v.x.contentOf(m)
 		there = r.content != nil
 	}
 	if !current && !live && (m.Content.File || !v.x.missing(bucketContent, id)) {
+		if m.Content.File {
+			v.absent++
+		}
 		return restored{}, false // it is finished, and its content went with that
 	}
 	switch {
@@ -163,7 +181,7 @@ func (v *salvage) finished(copies []entry) (restored, bool) {
 	if m.keeps() && !m.Content.File {
 		r.content, whole, _ = v.x.contentOf(m)
 	} else if m.keeps() {
-		_, whole = v.s.stored(m)
+		_, whole = v.stored(m)
 	}
 	if m.Kept && !whole { // it cannot be sent again
 		m.Kept, r.content = false, nil
@@ -189,6 +207,12 @@ func (v *salvage) add(r restored) error {
 func (v *salvage) flush() error {
 	if err := v.ctx.Err(); err != nil {
 		return err
+	}
+	if v.fetched {
+		if err := syncDir(v.s.path(contentDir)); err != nil {
+			return err
+		}
+		v.fetched = false
 	}
 	var counts Salvaged
 	var queued []*Message
@@ -227,13 +251,12 @@ func (v *salvage) flush() error {
 	return nil
 }
 
-// put stores a message unless it is known: the same may have been handed in again
-// meanwhile.
+// put stores a message unless it is known.
 func (r *restored) put(tx *bolt.Tx) (known bool, err error) {
-	key := r.m.ID.key()
-	if tx.Bucket(bucketMessage).Get(key) != nil || tx.Bucket(bucketHistory).Get(key) != nil || priorSubmission(tx, r.m) != 0 {
+	if knows(tx, r.m) {
 		return true, nil
 	}
+	key := r.m.ID.key()
 	record, err := encode(r.m)
 	if err != nil {
 		return false, err
@@ -270,7 +293,7 @@ func (v *salvage) suspensions() error {
 }
 
 // orphans keeps the content of messages whose records are lost: what the tree leads
-// to is written to a file in salvaged/, what is in a file goes there.
+// to is written to a file in salvaged/, what is in a file of ours goes there.
 func (v *salvage) orphans() error {
 	for _, e := range v.x.content {
 		if e.raw || !v.x.missing(bucketMessage, e.id) || len(of(v.x.history, e.id)) > 0 {
@@ -288,7 +311,11 @@ func (v *salvage) orphans() error {
 		}
 		v.partial("%s: the envelope is lost; the content is in %s", e.id, name)
 	}
-	if v.x.f.whole && !v.messagesMissing() {
+	missing := !v.x.f.whole || v.messagesMissing()
+	if v.beside != "" {
+		return v.nameOrphans(missing)
+	}
+	if !missing {
 		return nil
 	}
 	moved, err := v.s.moveOrphans()

@@ -5,7 +5,6 @@ import (
 	"context"
 	"encoding/binary"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"hash/crc32"
 	"os"
@@ -81,8 +80,9 @@ func (s *Spool) SetAside() ([]Aside, error) {
 }
 
 // Salvage brings everything readable from a damaged spool file into the spool, and
-// leaves the file as it is. It may run again, and while the spool is in use: what
-// is in the spool already stays as it is. It ends early when ctx does.
+// leaves the file as it is. Large content that is not in the spool yet is copied from
+// content/ beside the file. It may run again, and while the spool is in use: what is in
+// the spool already stays as it is. It ends early when ctx does.
 func (s *Spool) Salvage(ctx context.Context, path string) (report Salvaged, err error) {
 	// Whatever is in that file, it must not be able to stop the runner.
 	defer func() {
@@ -105,7 +105,7 @@ func (s *Spool) Salvage(ctx context.Context, path string) (report Salvaged, err 
 	if err := x.build(ctx); err != nil {
 		return report, err
 	}
-	v := salvage{ctx: ctx, s: s, x: &x, report: Salvaged{File: path, Faults: x.faultTexts(), Partial: []string{}}}
+	v := salvage{ctx: ctx, s: s, x: &x, beside: s.beside(path), report: Salvaged{File: path, Faults: x.faultTexts(), Partial: []string{}}}
 	if err := v.run(); err != nil {
 		return v.report, fmt.Errorf("%s: %w", path, err)
 	}
@@ -329,14 +329,4 @@ func (x *index) contentOf(m *Message) (b []byte, whole, current bool) {
 		}
 	}
 	return b, whole, current
-}
-
-// stored reports whether the file of m is there in its full length. Its checksum is
-// verified when it is read.
-func (s *Spool) stored(m *Message) (there, whole bool) {
-	info, err := os.Lstat(s.contentPath(m.ID))
-	if err != nil {
-		return !errors.Is(err, os.ErrNotExist), false
-	}
-	return true, info.Size() == m.Size
 }

@@ -7,6 +7,7 @@ import (
 	"io"
 	"io/fs"
 	"os"
+	"path/filepath"
 
 	"postino/delivery/control"
 	"postino/spool"
@@ -146,20 +147,35 @@ func (a *app) compact() (c control.Compacted, err error) {
 }
 
 // openSpool opens the spool for a command that writes it, as its owner, who has to
-// be able to read those files too.
+// be able to read those files too, and the content beside them.
 func (a *app) openSpool(files []string) (*spool.Spool, error) {
 	if err := becomeOwner(a.spool); err != nil {
 		return nil, err
 	}
 	for _, name := range files {
-		f, err := os.Open(name)
-		if errors.Is(err, fs.ErrPermission) {
-			return nil, fmt.Errorf("%w for the owner of %s, as whom this is done: make it readable for that user", err, a.spool)
+		if err := readable(name); err != nil {
+			return nil, a.forOwner(err)
 		}
-		if err != nil {
-			return nil, err
+		beside := filepath.Join(filepath.Dir(name), "content")
+		if err := readable(beside); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return nil, a.forOwner(err)
 		}
-		f.Close()
 	}
 	return spool.Open(a.spool, spool.Options{})
+}
+
+func readable(path string) error {
+	f, err := os.Open(path)
+	if err != nil {
+		return err
+	}
+	return f.Close()
+}
+
+// forOwner says who is not permitted to do it.
+func (a *app) forOwner(err error) error {
+	if errors.Is(err, fs.ErrPermission) {
+		return fmt.Errorf("%w for the owner of %s, as whom this is done: make it readable for that user", err, a.spool)
+	}
+	return err
 }
