@@ -6,6 +6,7 @@ import (
 	"io"
 	"net"
 	"os"
+	"os/signal"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -76,6 +77,10 @@ func TestUsageErrorDoesNotWaitForEver(t *testing.T) {
 }
 
 func TestSignalWhileReadingLeavesNothing(t *testing.T) {
+	// Tests that a shell runs in the background are to ignore SIGINT, and so would their
+	// children; what is caught here is not ignored there.
+	signal.Notify(make(chan os.Signal, 1), unix.SIGINT)
+	defer signal.Reset(unix.SIGINT)
 	for _, sig := range []syscall.Signal{unix.SIGINT, unix.SIGTERM, unix.SIGHUP, unix.SIGQUIT, unix.SIGKILL} {
 		for _, size := range []int{10, 3 << 20} { // in memory; in a file
 			in, w := pipe(t)

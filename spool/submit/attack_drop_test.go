@@ -15,6 +15,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"postino/spool"
+	"postino/spool/standstill"
 )
 
 // dropName is a name that a drop file may have, for each number another one.
@@ -143,11 +144,7 @@ func TestFloodIsReportedInFewLines(t *testing.T) {
 	done := make(chan error, 1)
 	go func() { done <- r.srv.Drops(ctx) }()
 	for n := 1; n <= 3; n++ {
-		for deadline := time.Now().Add(30 * time.Second); r.stored(victim) < n; time.Sleep(10 * time.Millisecond) {
-			if time.Now().After(deadline) {
-				t.Fatalf("%d of %d messages; log:\n%s", r.stored(victim), n, r.log)
-			}
-		}
+		standstill.Wait(t, patience, "the mail beside the flood is taken", func() bool { return r.stored(victim) >= n })
 		r.drop(dropName(flood+n), recorded(dropName(flood+n), victim, []string{"x@y.test"}, hello))
 	}
 	cancel()
@@ -196,7 +193,8 @@ func TestLeftoversAreOldByTheKernelsWord(t *testing.T) {
 	}
 }
 
-// A file with a lease makes whoever opens it wait for its holder.
+// A file with a lease makes whoever opens it wait for its holder, until the kernel
+// breaks the lease, and then the file would be taken.
 func TestLeasedFileDelaysNobody(t *testing.T) {
 	r := newRig(t)
 	r.drop(dropName(1), recorded(dropName(1), "evil@b.test", []string{"x@y.test"}, hello))
@@ -206,6 +204,7 @@ func TestLeasedFileDelaysNobody(t *testing.T) {
 	out, err := helper.StdoutPipe()
 	must(t, err)
 	must(t, helper.Start())
+	must(t, out.(*os.File).SetReadDeadline(time.Now().Add(patience)))
 	defer func() {
 		helper.Process.Kill()
 		helper.Wait()
@@ -216,11 +215,7 @@ func TestLeasedFileDelaysNobody(t *testing.T) {
 	r.drop(dropName(9), recorded(dropName(9), victim, []string{"x@y.test"}, hello))
 	done := make(chan struct{})
 	go func() { defer close(done); r.scan() }()
-	select {
-	case <-done:
-	case <-time.After(30 * time.Second): // the kernel breaks a lease after 45
-		t.Fatal("it waits for the holder of the lease")
-	}
+	r.ends("the look at drop/", done)
 	if r.stored(victim) != 1 || r.stored("evil@b.test") != 0 || !strings.Contains(r.log.String(), "temporarily unavailable") {
 		t.Errorf("%d messages; log:\n%s", len(r.messages()), r.log)
 	}
@@ -247,5 +242,5 @@ func TestHoldLease(t *testing.T) {
 	must(t, unix.FcntlFlock(f.Fd(), unix.F_OFD_SETLK, &lock))
 	signal.Ignore(syscall.SIGIO) // by which the kernel asks for it
 	os.Stdout.WriteString("x")
-	time.Sleep(time.Minute)
+	time.Sleep(2 * patience) // it is killed before
 }

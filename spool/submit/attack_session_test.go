@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"postino/spool"
+	"postino/spool/standstill"
 )
 
 // A session that is over takes nothing more, though the rest came in the same write.
@@ -62,11 +63,13 @@ func TestRepeatedRecipientsAreCounted(t *testing.T) {
 		_ = c.CloseWrite()
 	}()
 	accepted := 0
-	for lines := bufio.NewScanner(c); lines.Scan(); {
+	lines := bufio.NewScanner(c)
+	for lines.Scan() {
 		if strings.Contains(lines.Text(), "x@y.test") {
 			accepted++
 		}
 	}
+	r.inTime(lines.Err())
 	if accepted > 500 || len(r.messages()) != 0 {
 		t.Errorf("%d times one recipient, %d messages", accepted, len(r.messages()))
 	}
@@ -74,9 +77,13 @@ func TestRepeatedRecipientsAreCounted(t *testing.T) {
 
 // shutdown waits for all sessions to end.
 func (r *rig) shutdown() {
-	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
+	r.t.Helper()
+	ctx, cancel := context.WithTimeout(context.Background(), patience)
 	defer cancel()
 	r.srv.Shutdown(ctx)
+	if ctx.Err() != nil {
+		r.t.Errorf("sessions go on after %v; log:\n%s", patience, r.log)
+	}
 }
 
 func (r *rig) dial() *net.UnixConn {
@@ -86,7 +93,7 @@ func (r *rig) dial() *net.UnixConn {
 		r.t.Fatal(err)
 	}
 	r.t.Cleanup(func() { c.Close() })
-	_ = c.SetDeadline(time.Now().Add(20 * time.Second))
+	_ = c.SetDeadline(time.Now().Add(patience))
 	return c
 }
 
@@ -131,14 +138,10 @@ func TestManySilentClients(t *testing.T) {
 	for _, c := range held {
 		c.Close()
 	}
-	for deadline := time.Now().Add(20 * time.Second); ; time.Sleep(10 * time.Millisecond) {
-		if r.talk(recorded(submissionName, victim, []string{"x@y.test"}, hello)); r.stored(victim) == 1 {
-			return
-		}
-		if time.Now().After(deadline) {
-			t.Fatal("nobody is served any more")
-		}
-	}
+	standstill.Wait(t, patience, "somebody is served again", func() bool {
+		r.talk(recorded(submissionName, victim, []string{"x@y.test"}, hello))
+		return r.stored(victim) == 1
+	})
 }
 
 // queuedIDs are those that replies name.
@@ -269,7 +272,7 @@ func TestConnectionsOfNobodyAreOneLine(t *testing.T) {
 	c, err := net.Dial("tcp", l.Addr().String()) // behind them in line
 	must(t, err)
 	defer c.Close()
-	must(t, c.SetDeadline(time.Now().Add(20*time.Second)))
+	must(t, c.SetDeadline(time.Now().Add(patience)))
 	if line, err := bufio.NewReader(c).ReadString('\n'); err != nil || !strings.HasPrefix(line, "220 ") {
 		t.Fatalf("%q, %v", line, err)
 	}

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"os"
 	"runtime/debug"
 	"sync/atomic"
 	"time"
@@ -18,6 +19,9 @@ import (
 const (
 	// idleTimeout bounds one read of a client: a front end sends as fast as it can.
 	idleTimeout = 60 * time.Second
+	// readTurn is how long a client is waited for at a time. A machine that stood still,
+	// as a virtual one may for half a minute, says nothing about it: that is one turn.
+	readTurn = time.Second
 	// sessionTimeout bounds a whole session on the socket. A front end has its message
 	// complete before it connects; 1 GiB in ten minutes is a slow disk.
 	sessionTimeout = 10 * time.Minute
@@ -101,22 +105,28 @@ func (s source) Read(p []byte) (n int, err error) {
 }
 
 func (s source) readInTime(p []byte) (int, error) {
-	c, now := s.c, time.Now()
-	deadline := now.Add(min(c.idle, c.until.Sub(now)))
-	paced := c.paced.Load()
+	c, paced := s.c, s.c.paced.Load()
+	left := c.idle
 	if paced {
 		// Only what we wait for the client counts, not what the disk takes.
-		rest := placeGrace + time.Duration(c.received/placeRate)*time.Second - c.waited
-		deadline = now.Add(min(rest, deadline.Sub(now)))
+		left = min(left, placeGrace+time.Duration(c.received/placeRate)*time.Second-c.waited)
 	}
-	// Some carriers have no deadlines and need none: a file does not wait.
-	_ = c.Conn.SetReadDeadline(deadline)
-	n, err := c.Conn.Read(p)
-	if paced {
-		c.received += int64(n)
-		c.waited += time.Since(now)
+	for {
+		now := time.Now()
+		turn := min(left, readTurn, c.until.Sub(now))
+		// Some carriers have no deadlines and need none: a file does not wait.
+		_ = c.Conn.SetReadDeadline(now.Add(turn))
+		n, err := c.Conn.Read(p)
+		took := min(time.Since(now), turn)
+		left -= took
+		if paced {
+			c.received += int64(n)
+			c.waited += took
+		}
+		if left <= 0 || turn <= 0 || !errors.Is(err, os.ErrDeadlineExceeded) {
+			return n, err
+		}
 	}
-	return n, err
 }
 
 // trusted reports whether the kernel vouches for who is at the other end.

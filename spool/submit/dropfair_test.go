@@ -36,7 +36,8 @@ func TestSingleDropFileIsTakenAmongTheNextDespiteAFlood(t *testing.T) {
 	var mu sync.Mutex
 	var order []int // uids, as their mail is stored
 	began := make(chan struct{})
-	came := make(chan time.Time, 1)
+	var taken time.Time
+	came := make(chan struct{})
 	r.spool = spooltest.Open(t, dir, spool.Options{Queued: func(m *spool.Message) {
 		mu.Lock()
 		defer mu.Unlock()
@@ -44,7 +45,8 @@ func TestSingleDropFileIsTakenAmongTheNextDespiteAFlood(t *testing.T) {
 			close(began)
 		}
 		if m.Origin.UID == 1001 {
-			came <- time.Now()
+			taken = time.Now()
+			close(came)
 		}
 	}})
 	for i := range flood {
@@ -59,13 +61,13 @@ func TestSingleDropFileIsTakenAmongTheNextDespiteAFlood(t *testing.T) {
 		defer close(ended)
 		_ = r.srv.Drops(ctx)
 	}()
-	<-began
+	r.ends("a hundred files are taken", began)
 	r.dropAs(1001, fmt.Sprintf("%032x", flood+1))
 	left := time.Now()
 	mu.Lock()
 	before := len(order)
 	mu.Unlock()
-	taken := <-came
+	r.ends("the file that came is taken", came)
 	cancel()
 	<-ended
 	mu.Lock()

@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"log/slog"
@@ -20,6 +21,7 @@ import (
 
 	"postino/spool"
 	"postino/spool/spooltest"
+	"postino/spool/standstill"
 	"postino/spool/submit"
 )
 
@@ -48,6 +50,10 @@ func (l *logBuffer) String() string {
 	defer l.mu.Unlock()
 	return l.b.String()
 }
+
+// patience is how long a test waits before it fails, longer than a machine may stand
+// still. Only a broken program has it waited for.
+const patience = 3 * time.Minute
 
 var testPolicy = submit.Policy{Hostname: "host.test", Domain: "dom.test", MaxMessageSize: 2 << 20, MaxRecipients: 5}
 
@@ -87,19 +93,39 @@ func (r *rig) talk(session string) []string {
 		r.t.Fatal(err)
 	}
 	defer c.Close()
-	_ = c.SetDeadline(time.Now().Add(10 * time.Second))
+	_ = c.SetDeadline(time.Now().Add(patience))
 	if _, err := io.WriteString(c, session); err != nil {
 		r.t.Fatal(err)
 	}
 	_ = c.(*net.UnixConn).CloseWrite()
 	var last []string
-	for s := bufio.NewScanner(c); s.Scan(); {
+	s := bufio.NewScanner(c)
+	for s.Scan() {
 		// 421 is what the server says to a client that hangs up without QUIT.
 		if line := s.Text(); len(line) > 3 && line[3] == ' ' && !strings.HasPrefix(line, "421 4.4.0") {
 			last = append(last, line)
 		}
 	}
+	r.inTime(s.Err())
 	return last
+}
+
+// inTime ends a test whose err is that its patience ended.
+func (r *rig) inTime(err error) {
+	r.t.Helper()
+	if errors.Is(err, os.ErrDeadlineExceeded) {
+		r.t.Fatalf("the server is silent for %v; log:\n%s\n%s", patience, r.log, standstill.Here())
+	}
+}
+
+// ends waits for the end of something that goes on beside the test.
+func (r *rig) ends(what string, end <-chan struct{}) {
+	r.t.Helper()
+	select {
+	case <-end:
+	case <-time.After(patience):
+		r.t.Fatalf("%s: not within %v; log:\n%s\n%s", what, patience, r.log, standstill.Here())
+	}
 }
 
 const submissionName = "0123456789abcdef0123456789abcdef"
@@ -292,6 +318,7 @@ func TestShutdownClosesWhatIsLeft(t *testing.T) {
 	if _, err := io.WriteString(c, "EHLO x\r\nMAIL FROM:<a@b.test>\r\nRCPT TO:<x@y.test>\r\nBDAT 1000 LAST\r\nhalf"); err != nil {
 		t.Fatal(err)
 	}
+	_ = c.SetDeadline(time.Now().Add(patience))
 	for in := bufio.NewReader(c); ; {
 		line, err := in.ReadString('\n')
 		if err != nil {
@@ -446,11 +473,7 @@ func TestDropFilesAreTakenAsTheyArrive(t *testing.T) {
 		name := fmt.Sprintf("%032x", i+1)
 		r.drop(name, recorded(name, "a@b.test", []string{"x@y.test"}, hello))
 	}
-	for deadline := time.Now().Add(30 * time.Second); len(r.dropped()) > 0; time.Sleep(10 * time.Millisecond) {
-		if time.Now().After(deadline) {
-			t.Fatalf("still there: %v; log:\n%s", r.dropped(), r.log)
-		}
-	}
+	standstill.Wait(t, patience, "all drop files are taken", func() bool { return len(r.dropped()) == 0 })
 	cancel()
 	if err := <-done; err != nil {
 		t.Error(err)
@@ -490,14 +513,12 @@ func TestReplyThatCannotBeGivenEndsTheSession(t *testing.T) {
 	if err := c.(*net.UnixConn).CloseRead(); err != nil {
 		t.Fatal(err)
 	}
-	const patience, interval = 10_000, time.Millisecond
-	for range patience {
-		if _, err := io.WriteString(c, "NOOP\r\n"); err != nil {
-			return
-		}
-		time.Sleep(interval)
-	}
-	t.Error("the session goes on")
+	_ = c.SetDeadline(time.Now().Add(patience))
+	standstill.Wait(t, patience, "the session ends", func() bool {
+		_, err := io.WriteString(c, "NOOP\r\n")
+		r.inTime(err)
+		return err != nil
+	})
 }
 
 func TestEndlessCommandLineEndsTheSession(t *testing.T) {
@@ -507,10 +528,11 @@ func TestEndlessCommandLineEndsTheSession(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer c.Close()
-	_ = c.SetDeadline(time.Now().Add(20 * time.Second))
+	_ = c.SetDeadline(time.Now().Add(patience))
 	chunk := bytes.Repeat([]byte("x"), 4096)
 	for range 1000 {
 		if _, err := c.Write(chunk); err != nil {
+			r.inTime(err)
 			return // closed, as it should be
 		}
 	}
