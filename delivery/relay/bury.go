@@ -19,6 +19,7 @@ func (s *session) bury() {
 	s.expected, s.flight = nil, nil
 	for n, t := range flight {
 		t.content.close()
+		s.retryPlainly(t)
 		for _, r := range t.again {
 			t.settle([]int{r.at}, r.reply)
 		}
@@ -44,7 +45,7 @@ func (s *session) bury() {
 			reply.Maybe = true
 			t.settle(undecided, reply)
 		case s.untouched(n, t):
-			s.pool.put(&job{delivery: t.delivery, to: t.to, moved: t.moved || !s.surplus()}, true)
+			s.pool.put(&job{delivery: t.delivery, to: t.to, moved: t.moved || !s.surplus(), plain: t.plain}, true)
 		default:
 			t.pass(undecided, s.lost(step))
 		}

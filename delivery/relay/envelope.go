@@ -8,7 +8,6 @@ import (
 
 	"golang.org/x/net/idna"
 
-	"postino/spool"
 	"postino/spool/address"
 )
 
@@ -48,10 +47,10 @@ func (s *session) mail(j *job, to []int) string {
 	m := j.Message
 	var b strings.Builder
 	b.WriteString("MAIL FROM:<" + onWire(m.Sender) + ">")
-	if s.ext.has("SIZE") {
+	if s.ext.has("SIZE") && !j.plain {
 		fmt.Fprintf(&b, " SIZE=%d", m.Size)
 	}
-	if m.EightBit && s.ext.has("8BITMIME") {
+	if m.EightBit && s.ext.has("8BITMIME") && !j.plain {
 		b.WriteString(" BODY=8BITMIME")
 	}
 	if needsUTF8(j, to) && s.ext.has("SMTPUTF8") {
@@ -60,7 +59,7 @@ func (s *session) mail(j *job, to []int) string {
 	if m.RequireTLS && s.ext.has("REQUIRETLS") {
 		b.WriteString(" REQUIRETLS")
 	}
-	if s.ext.has("DSN") {
+	if s.ext.has("DSN") && !j.plain {
 		if ret := strings.ToUpper(m.Return); ret == "FULL" || ret == "HDRS" {
 			b.WriteString(" RET=" + ret)
 		}
@@ -77,11 +76,12 @@ func needsUTF8(j *job, to []int) bool {
 		slices.ContainsFunc(to, func(i int) bool { return !ascii(j.recipient(i).Address.Local) })
 }
 
-// rcpt is the RCPT command for r. A DSN parameter that makes no sense is left out,
-// since mail is worth more than its parameters.
-func (s *session) rcpt(r *spool.Recipient) string {
+// rcpt is the RCPT command for the recipient at a position. A DSN parameter that makes no
+// sense is left out, since mail is worth more than its parameters.
+func (s *session) rcpt(j *job, at int) string {
+	r := j.recipient(at)
 	line := "RCPT TO:<" + onWire(r.Address) + ">"
-	if !s.ext.has("DSN") {
+	if !s.ext.has("DSN") || j.plain {
 		return line
 	}
 	if words := notify(r.Notify); len(words) > 0 {

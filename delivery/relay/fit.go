@@ -39,7 +39,7 @@ func (s *session) fit(j *job) []int {
 	s.begun = len(fit) > 0
 	now, later := s.split(j, fit)
 	if len(later) > 0 {
-		p.put(&job{delivery: j.delivery, to: later}, false)
+		p.put(&job{delivery: j.delivery, to: later, plain: j.plain}, false)
 	}
 	return now
 }

@@ -31,6 +31,9 @@ type job struct {
 	// moved: it was on a connection that ended before the remote looked at it. That
 	// is good for one more try, not for trying for ever.
 	moved bool
+	// plain: the remote offered a parameter and does not know it (555, RFC 5321 §3.3), so
+	// that it gets none that the message can do without.
+	plain bool
 }
 
 // settle gives the recipients at these positions one reply. Whom this host will not
@@ -75,6 +78,8 @@ type transaction struct {
 	// again are those refused because there were enough (RFC 5321 §4.5.3.1.10).
 	// They have a temporary reply, for the case that the transaction fails.
 	again []refusedRecipient
+	// plainly are those to try once more without parameters.
+	plainly []int
 
 	soured  bool // somebody of it does not get the message
 	begun   time.Time

@@ -171,7 +171,11 @@ func (s *session) heard(e expectation, a answer) bool {
 		t.mailed = true
 		if a.code/100 != 2 {
 			t.refused, t.soured = true, true
-			t.settle(t.to, s.judgeMail(stepMail, a))
+			if t.unknown(a) {
+				t.plainly = t.to
+			} else {
+				t.settle(t.to, s.judgeMail(stepMail, a))
+			}
 		}
 		s.giveUp(t)
 	case stepRcpt:
@@ -209,6 +213,8 @@ func (s *session) heardRCPT(t *transaction, a answer) {
 	switch {
 	case a.code/100 == 2:
 		t.accepted = append(t.accepted, at)
+	case t.unknown(a):
+		t.plainly = append(t.plainly, at)
 	case len(t.accepted) > 0 && tooMany(reply):
 		if s.rcptMax == 0 || len(t.accepted) < s.rcptMax {
 			s.rcptMax = len(t.accepted)
@@ -229,7 +235,7 @@ func (s *session) heardDot(t *transaction, a answer) bool {
 		return true
 	}
 	reply := s.judgeMail(stepDot, a)
-	reply.Notifies = reply.Class() == spool.Success && s.ext.has("DSN")
+	reply.Notifies = reply.Class() == spool.Success && s.ext.has("DSN") && !t.plain
 	reply.Unannounced = reply.Class() == spool.Success && t.Message.EightBit && !s.ext.has("8BITMIME")
 	t.soured = t.soured || reply.Class() != spool.Success
 	whom := t.accepted
@@ -256,6 +262,16 @@ func (s *session) judgeMail(command string, a answer) spool.Reply {
 	return reply
 }
 
+// unknown reports whether a refusal is about a parameter that t may go without.
+func (t *transaction) unknown(a answer) bool { return a.code == 555 && !t.plain }
+
+// retryPlainly has those sent to at once whose parameters were not known.
+func (s *session) retryPlainly(t *transaction) {
+	if len(t.plainly) > 0 {
+		s.pool.put(&job{delivery: t.delivery, to: t.plainly, moved: t.moved, plain: true}, false)
+	}
+}
+
 // finish ends a transaction whose replies are complete. When it went well those
 // whom there was no room for are sent to at once, in another one.
 func (s *session) finish(t *transaction, well bool) {
@@ -265,6 +281,7 @@ func (s *session) finish(t *transaction, well bool) {
 	s.served++
 	s.depth.answered(t.begun, len(s.flight) > 0)
 	s.unclean = s.unclean || t.end == 0
+	s.retryPlainly(t)
 	var again []int
 	for _, r := range t.again {
 		if well {
@@ -277,7 +294,7 @@ func (s *session) finish(t *transaction, well bool) {
 		s.pool.went()
 	}
 	if len(again) > 0 {
-		s.pool.put(&job{delivery: t.delivery, to: again}, false)
+		s.pool.put(&job{delivery: t.delivery, to: again, plain: t.plain}, false)
 	}
 	// A session that refused somebody is not kept: who comes again is to have a new
 	// one, perhaps with another server behind the name.

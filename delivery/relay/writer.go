@@ -149,7 +149,7 @@ func (s *session) send(j *job) {
 		s.pool.mu.Unlock()
 		return
 	}
-	t := &transaction{job: &job{delivery: j.delivery, to: to, moved: j.moved}, content: c, begun: time.Now()}
+	t := &transaction{job: &job{delivery: j.delivery, to: to, moved: j.moved, plain: j.plain}, content: c, begun: time.Now()}
 	reset := s.unclean || len(s.flight) > 0 && !s.flight[len(s.flight)-1].certain()
 	s.unclean = false
 	s.flight = append(s.flight, t)
@@ -162,7 +162,7 @@ func (s *session) send(j *job) {
 		return
 	}
 	for _, i := range to {
-		if !s.say(stepRcpt, t, s.rcpt(j.recipient(i))) {
+		if !s.say(stepRcpt, t, s.rcpt(j, i)) {
 			return
 		}
 	}
