@@ -23,9 +23,8 @@ const (
 	// answer, not for a person.
 	commandTimeout = 30 * time.Second
 	// commandWaitDelay is how long the output of a password_command that ended may
-	// still be held open by its children; it runs also while a machine stands still
-	// before we have read that output.
-	commandWaitDelay = 30 * time.Second
+	// still be held open by its children, such as an agent that it started.
+	commandWaitDelay = 2 * time.Second
 
 	hidden = "…"
 )
@@ -130,6 +129,10 @@ func secretCommand(ctx context.Context, argv []string) (Secret, error) {
 	cmd.Stdout = &out
 	cmd.WaitDelay = commandWaitDelay
 	err := cmd.Run()
+	line, _, whole := bytes.Cut(out.data, []byte("\n"))
+	if whole && errors.Is(err, exec.ErrWaitDelay) {
+		err = nil // it ended well and wrote its line; who still holds the pipe is no matter
+	}
 	switch {
 	case ctx.Err() != nil:
 		return "", fmt.Errorf("%s gave no password in time: %w", argv[0], ctx.Err())
@@ -138,7 +141,6 @@ func secretCommand(ctx context.Context, argv []string) (Secret, error) {
 	case err != nil:
 		return "", fmt.Errorf("%s: %w: run it as the runner's user to see why", argv[0], err)
 	}
-	line, _, _ := bytes.Cut(out.data, []byte("\n"))
 	return secretText(argv[0], line)
 }
 

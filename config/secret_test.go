@@ -174,6 +174,30 @@ func TestPasswordCommand(t *testing.T) {
 	}
 }
 
+// A command may leave an agent behind, which keeps the pipe open: what it wrote before
+// it ended is the password, if that is a whole line.
+func TestPasswordCommandMayLeaveAnAgent(t *testing.T) {
+	gone := filepath.Join(t.TempDir(), "gone") // the agent's life: it ends with the test
+	if err := syscall.Mkfifo(gone, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	end, err := os.OpenFile(gone, os.O_RDWR, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer end.Close()
+	for script, want := range map[string]string{"echo ": password, "printf ": ""} {
+		argv := []string{"sh", "-c", `read x <"$0" & ` + script + password, gone}
+		got, err := (&Relay{PasswordCommand: argv}).Secret(t.Context())
+		if got.Reveal() != want || (err == nil) != (want != "") {
+			t.Errorf("%q: got %q, %v; want %q", argv, got.Reveal(), err, want)
+		}
+	}
+	if _, err := end.WriteString("\n\n"); err != nil {
+		t.Error(err)
+	}
+}
+
 func TestPasswordCommandEndsWithItsContext(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
