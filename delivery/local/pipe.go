@@ -19,6 +19,9 @@ const (
 	pipeWait = 10 * time.Minute
 	// maxSaid is how much of a program's output is kept, in octets: a reply is a line.
 	maxSaid = 500
+	// outputWait is how long the output of a program that has ended may stay open:
+	// processes that it left behind may have it. What they say is not waited for.
+	outputWait = time.Second
 )
 
 // runPipe has the program of the transport take a message for one recipient: on its
@@ -48,7 +51,7 @@ func feed(ctx context.Context, cmd *exec.Cmd, write func(io.Writer) error) spool
 		cmd.SysProcAttr = &syscall.SysProcAttr{}
 	}
 	cmd.SysProcAttr.Setpgid = true
-	cmd.WaitDelay = time.Second // for what it left behind that has its output open
+	cmd.WaitDelay = outputWait
 	in, err := cmd.StdinPipe()
 	if err == nil {
 		err = cmd.Start()
@@ -65,7 +68,11 @@ func feed(ctx context.Context, cmd *exec.Cmd, write func(io.Writer) error) spool
 		return reply(writeErr)
 	}
 	_ = in.Close()
-	err = cmd.Wait()
+	// It has taken the message, whoever has its output: to have it wait would be to
+	// deliver it again.
+	if err = cmd.Wait(); errors.Is(err, exec.ErrWaitDelay) {
+		err = nil
+	}
 	if err == nil && writeErr != nil {
 		err = errors.New("it did not read the whole message")
 	}

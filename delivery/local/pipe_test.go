@@ -49,6 +49,8 @@ func TestStatusOfAProgramDecides(t *testing.T) {
 	t.Parallel()
 	for _, tt := range []struct{ script, status, says string }{
 		{"cat >/dev/null; exit 0", "2.0.0", "taken"},
+		{"cat >/dev/null; sleep 3 & exit 0", "2.0.0", "taken"}, // whatever it leaves behind
+		{"cat >/dev/null; sleep 3 & exit 67", "5.1.1", "exit status 67"},
 		{"cat >/dev/null; echo no such list; exit 67", "5.1.1", "no such list"},
 		{"cat >/dev/null; exit 69", "5.3.0", "exit status 69"},
 		{"exit 65", "5.6.0", ""},
