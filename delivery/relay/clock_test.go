@@ -61,22 +61,27 @@ func TestEachStepHasItsTime(t *testing.T) {
 		{"DATA", usual.Command}, {"body", usual.Data}, {"dot", usual.Dot},
 	} {
 		for name, offer := range offers {
-			for _, do := range []relaytest.Do{relaytest.Stall, relaytest.Drip} {
-				if do == relaytest.Drip && tt.at == "body" {
+			for way, rule := range map[string]relaytest.Rule{
+				"silence": {Do: relaytest.Stall},
+				"octets":  {Do: relaytest.Drip, Reply: "250 2.0.0 this takes longer than anybody waits"},
+				"lines":   {Raw: strings.Repeat("250-\r\n", 20) + "250 2.0.0 no line takes that long"},
+			} {
+				if way != "silence" && tt.at == "body" {
 					continue
 				}
-				t.Run(fmt.Sprint(tt.at, " ", name, " ", do), func(t *testing.T) {
+				t.Run(fmt.Sprint(tt.at, " ", name, " ", way), func(t *testing.T) {
 					synctest.Test(t, func(t *testing.T) {
-						rule := relaytest.Rule{At: tt.at, Do: do, Pause: time.Minute}
-						if do == relaytest.Drip {
-							rule.Reply = "250 2.0.0 this takes longer than anybody waits"
-						}
+						rule.At, rule.Pause = tt.at, time.Minute
 						server := relaytest.Piped(t, relaytest.Options{Extensions: offer, Rules: []relaytest.Rule{rule}})
 						start := time.Now()
 						reply := send(t, piped(t, server), batch(large, "a@x.test"))[0]
-						want{"4.4.2", 0, "", "timeout"}.check(t, reply)
-						if reply.Maybe != (tt.at == "dot") {
-							t.Errorf("%+v: Maybe is wrong", reply)
+						says := "timeout"
+						if tt.at == "dot" {
+							says = "may have been delivered.*timeout"
+						}
+						want{"4.4.2", 0, "", says}.check(t, reply)
+						if reply.Maybe != (tt.at == "dot") || server.Connections() != 1 {
+							t.Errorf("%+v: Maybe is wrong, or %d connections, want 1", reply, server.Connections())
 						}
 						// After a write there is a moment to find out why.
 						if took := time.Since(start); took < tt.took.D() || took > tt.took.D()+earlyWait {
@@ -86,6 +91,33 @@ func TestEachStepHasItsTime(t *testing.T) {
 				})
 			}
 		}
+	}
+}
+
+// The end of the context ends any wait: at once, when all there is to do is to wait.
+func TestContextEndsAnyWaitAtOnce(t *testing.T) {
+	for at, status := range waits {
+		synctest.Test(t, func(t *testing.T) {
+			server := relaytest.Piped(t, relaytest.Options{Rules: []relaytest.Rule{{At: at, Until: t.Context().Done()}}})
+			p, start := piped(t, server), time.Now()
+			ctx, cancel := context.WithCancel(t.Context())
+			replies := make([]spool.Reply, 1)
+			done := make(chan struct{})
+			go func() {
+				defer close(done)
+				p.deliver(ctx, one(), replies, []int{0})
+			}()
+			synctest.Wait() // nobody has anything to do
+			if !isAt(server, at) {
+				t.Fatalf("the server is not at %s: %q", at, server.Commands())
+			}
+			cancel()
+			<-done
+			interrupted(t, replies[0], at, status)
+			if took := time.Since(start); took != 0 {
+				t.Errorf("%s: took %v", at, took)
+			}
+		})
 	}
 }
 
@@ -159,15 +191,22 @@ func TestOldSessionLeaves(t *testing.T) {
 	})
 }
 
-// QUIT without an answer holds nobody up: close takes quitWait.
+// QUIT without an answer holds nobody up: close takes quitWait, and deliver then no time
+// at all.
 func TestQUITIsBounded(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		p := piped(t, relaytest.Piped(t, relaytest.Options{Rules: []relaytest.Rule{{At: "QUIT", Do: relaytest.Stall}}}))
+		server := relaytest.Piped(t, relaytest.Options{Rules: []relaytest.Rule{{At: "QUIT", Do: relaytest.Stall}}})
+		p := piped(t, server)
 		want{"2", 250, "dot", ""}.check(t, send(t, p, one())[0])
 		start := time.Now()
 		p.close()
 		if took := time.Since(start); took != quitWait {
 			t.Errorf("took %v, want %v", took, quitWait)
+		}
+		said(t, server, "^QUIT$")
+		want{"4.3.2", 0, "connect", ""}.check(t, send(t, p, one())[0])
+		if took := time.Since(start); took != quitWait {
+			t.Errorf("deliver after close: took %v", took-quitWait)
 		}
 	})
 }
@@ -198,6 +237,28 @@ func TestRate(t *testing.T) {
 			}
 		}
 	})
+}
+
+// With PIPELINING the commands of a message do not wait for each other, and those of
+// the next are there before the end of this one is answered; with CHUNKING its
+// content too. The server that is asked answers when nobody has anything else to do.
+func TestCommandsAreSentAhead(t *testing.T) {
+	for name, want := range map[string]int{"PIPELINING": 2, "CHUNKING": 3} {
+		synctest.Test(t, func(t *testing.T) {
+			server := relaytest.Piped(t, relaytest.Options{Extensions: offers[name], Rules: []relaytest.Rule{
+				{At: "dot", Reply: "250 2.0.0 ok", Delay: time.Second},
+			}})
+			p := piped(t, server)
+			var sends sync.WaitGroup
+			for range 4 {
+				sends.Go(func() { send(t, p, one()) })
+			}
+			sends.Wait()
+			if n := server.Ahead(); n < want {
+				t.Errorf("%s: at most %d commands were there before they were due, want %d", name, n, want)
+			}
+		})
+	}
 }
 
 // delayed is a server whose every answer is a round trip away.

@@ -9,7 +9,6 @@ import (
 	"strings"
 	"sync"
 	"testing"
-	"time"
 
 	"postino/config"
 	"postino/delivery/relay/relaytest"
@@ -84,12 +83,10 @@ func post(t *testing.T, p *pool, list []string, refused string) {
 func arrived(t *testing.T, pattern string, list []string) {
 	t.Helper()
 	var files []string
-	for end := time.Now().Add(30 * time.Second); ; time.Sleep(50 * time.Millisecond) {
+	eventually(t, fmt.Sprint(len(list), " files that match ", pattern), func() (any, bool) {
 		files, _ = filepath.Glob(pattern)
-		if len(files) >= len(list) || time.Now().After(end) {
-			break
-		}
-	}
+		return fmt.Sprint(len(files), " of them"), len(files) >= len(list)
+	})
 	got := map[string]int{}
 	for _, name := range files {
 		text, err := os.ReadFile(name)

@@ -5,7 +5,6 @@ import (
 	"strings"
 	"sync"
 	"testing"
-	"time"
 
 	"postino/config"
 	"postino/delivery/relay/relaytest"
@@ -118,27 +117,6 @@ func TestConnectionLostUnderWay(t *testing.T) {
 					})
 				}
 			}
-		}
-	}
-}
-
-// With PIPELINING the commands of a message do not wait for each other, and those of
-// the next are there before the end of this one is answered; with CHUNKING its
-// content too. The server that is asked holds back every answer until it has seen
-// that.
-func TestCommandsAreSentAhead(t *testing.T) {
-	for name, want := range map[string]int{"PIPELINING": 2, "CHUNKING": 3} {
-		server := relaytest.New(t, relaytest.Options{Extensions: offers[name], Rules: []relaytest.Rule{
-			{At: "dot", Reply: "250 2.0.0 ok", Delay: 20 * time.Millisecond},
-		}})
-		r := newRelay(t, settings(server, single), patient())
-		var sends sync.WaitGroup
-		for range 4 {
-			sends.Go(func() { r.Deliver(t.Context(), one()) })
-		}
-		sends.Wait()
-		if n := server.Ahead(); n < want {
-			t.Errorf("%s: at most %d commands were there before they were due, want %d", name, n, want)
 		}
 	}
 }

@@ -31,6 +31,7 @@ type pool struct {
 	// most connections at a time, each for so many transactions.
 	most, perConnection int
 	rate                config.Rate
+	idle                time.Duration // see idleTime
 
 	ended sync.WaitGroup // sessions
 
@@ -47,7 +48,7 @@ type pool struct {
 
 func newPool(p *peer, most, perConnection int, rate config.Rate) *pool {
 	most = max(1, most)
-	return &pool{peer: p, most: most, allowed: most, perConnection: perConnection, rate: rate}
+	return &pool{peer: p, most: most, allowed: most, perConnection: perConnection, rate: rate, idle: idleTime}
 }
 
 // deliver sends b's message to the recipients at positions to and puts their

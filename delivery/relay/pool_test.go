@@ -3,8 +3,6 @@ package relay
 import (
 	"context"
 	"fmt"
-	"slices"
-	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -74,9 +72,7 @@ func TestWaitingForConnectionEndsWithContext(t *testing.T) {
 	first, cancel := context.WithCancel(t.Context())
 	var sends sync.WaitGroup
 	sends.Go(func() { r.Deliver(first, one()) })
-	for !slices.ContainsFunc(server.Commands(), func(s string) bool { return strings.HasPrefix(s, "MAIL") }) {
-		time.Sleep(time.Millisecond)
-	}
+	eventually(t, "the first to have the connection", func() (any, bool) { return server.Commands(), isAt(server, "MAIL") })
 	second, stop := context.WithTimeout(t.Context(), 10*time.Millisecond)
 	defer stop()
 	want{"4.3.2", 0, "connect", "waiting"}.check(t, r.Deliver(second, one())[0])
@@ -113,17 +109,27 @@ func TestStaleConnectionIsReplaced(t *testing.T) {
 // awaitEnd waits until no session is left: an idle one notices its end.
 func awaitEnd(t *testing.T, r *Relay) {
 	t.Helper()
-	for end := time.Now().Add(10 * time.Second); ; time.Sleep(time.Millisecond) {
+	eventually(t, "idle connections to notice their end", func() (any, bool) {
 		r.pools[0].mu.Lock()
+		defer r.pools[0].mu.Unlock()
 		n := len(r.pools[0].sessions)
-		r.pools[0].mu.Unlock()
-		if n == 0 {
-			return
+		return fmt.Sprint(n, " of them"), n == 0
+	})
+}
+
+// awaitJobs waits until so many messages are under way, or wait for a connection.
+func awaitJobs(t *testing.T, r *Relay, n int) {
+	t.Helper()
+	eventually(t, fmt.Sprint(n, " messages to be there"), func() (any, bool) {
+		p := r.pools[0]
+		p.mu.Lock()
+		defer p.mu.Unlock()
+		there := len(p.waiting)
+		for _, s := range p.sessions {
+			there += len(s.flight)
 		}
-		if time.Now().After(end) {
-			t.Fatal("an idle connection does not notice its end")
-		}
-	}
+		return there, there == n
+	})
 }
 
 // Once anything of the message was taken there is no second try, and a fresh
@@ -165,7 +171,8 @@ func TestRefusalsAreCleared(t *testing.T) {
 		{relaytest.Rule{At: "dot", N: 1, Reply: "554 5.7.1 spam"}, false},
 	} {
 		for _, offer := range [][]string{{}, {"PIPELINING"}} {
-			tt.rule.Delay = 300 * time.Millisecond // for both to be there
+			both := make(chan struct{})
+			tt.rule.Until = both
 			server := relaytest.New(t, relaytest.Options{Extensions: offer, Rules: []relaytest.Rule{tt.rule}})
 			r := newRelay(t, settings(server, single), patient())
 			var sends sync.WaitGroup
@@ -177,6 +184,8 @@ func TestRefusalsAreCleared(t *testing.T) {
 					}
 				})
 			}
+			awaitJobs(t, r, 2)
+			close(both)
 			sends.Wait()
 			if n := server.Connections(); n != 1 || refused.Load() != 1 {
 				t.Errorf("%+v: %d connections, %d refusals, want 1 and 1", tt.rule, n, refused.Load())
@@ -233,14 +242,4 @@ func TestNextHost(t *testing.T) {
 			}
 		})
 	}
-}
-
-// Close waits for no remote longer than quitWait, and Deliver for none at all.
-func TestUnansweredQUIT(t *testing.T) {
-	server := relaytest.New(t, relaytest.Options{Rules: []relaytest.Rule{{At: "QUIT", Do: relaytest.Stall}}})
-	r := newRelay(t, settings(server), patient())
-	want{"2", 250, "dot", ""}.check(t, r.Deliver(t.Context(), one())[0])
-	r.Close() // would take 20 s by the command timeout, and the test with it
-	said(t, server, "^QUIT$")
-	want{"4.3.2", 0, "connect", ""}.check(t, r.Deliver(t.Context(), one())[0])
 }

@@ -9,6 +9,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	"postino/config"
 	"postino/delivery/oauth/oauthtest"
@@ -139,7 +140,7 @@ func TestProxyConnectsAndLooksUpNames(t *testing.T) {
 			}
 			timeouts := patient()
 			if tt.name == "silent" {
-				timeouts.Connect = hasty().Connect
+				timeouts.Connect = config.Duration(300 * time.Millisecond)
 			}
 			reply := newRelay(t, c, timeouts).Deliver(t.Context(), one())[0]
 			tt.want.check(t, reply)

@@ -14,6 +14,7 @@ import (
 	"postino/delivery/relay/relaytest"
 	"postino/spool"
 	"postino/spool/address"
+	"postino/spool/standstill"
 )
 
 const password = "Zq7-secret"
@@ -34,15 +35,32 @@ func withTLS(p config.TLSPolicy) func(*config.Relay) { return func(c *config.Rel
 
 func withLogin(c *config.Relay) { c.Username, c.Password = "u", password }
 
-// patient are timeouts that no test here should meet; hasty ones are met soon.
+// patience is how long anything here waits for what has to come, so that a broken
+// program ends a test instead of hanging it. No stall of the machine comes near it.
+const patience = 2 * time.Minute
+
+// patient are timeouts that no test here should meet. Those that are to be met are
+// those of clock_test.go, where no stall can be taken for one.
 func patient() config.Timeouts {
-	d := config.Duration(20 * time.Second)
+	d := config.Duration(patience)
 	return config.Timeouts{Connect: d, Greeting: d, Command: d, Data: d, Dot: d}
 }
 
-func hasty() config.Timeouts {
-	d := config.Duration(300 * time.Millisecond)
-	return config.Timeouts{Connect: d, Greeting: d, Command: d, Data: d, Dot: d}
+// eventually waits until see says that what has to come is there. It also says what
+// there is, for when that was all.
+func eventually(t *testing.T, what string, see func() (seen any, there bool)) {
+	t.Helper()
+	var seen any
+	there := false
+	defer func() {
+		if !there {
+			t.Logf("all there is of %s: %v", what, seen)
+		}
+	}()
+	standstill.Wait(t, patience, what, func() bool {
+		seen, there = see()
+		return there
+	})
 }
 
 func newRelay(t *testing.T, c *config.Relay, timeouts config.Timeouts) *Relay {
@@ -50,6 +68,9 @@ func newRelay(t *testing.T, c *config.Relay, timeouts config.Timeouts) *Relay {
 	r, err := New(c, timeouts, "client.test", nil)
 	if err != nil {
 		t.Fatal(err)
+	}
+	for _, p := range r.pools {
+		p.idle = patience // what a test counts is not to depend on how fast it is
 	}
 	t.Cleanup(r.Close)
 	return r
@@ -272,41 +293,31 @@ func TestNoRecipientNoData(t *testing.T) {
 	said(t, server, "^QUIT$")
 }
 
-// The end of the context ends any wait, and says so.
+// The end of the context ends any wait, over a socket too, and says so.
 func TestContextEndsAnyWait(t *testing.T) {
 	t.Parallel()
-	for at, status := range map[string]string{"greeting": "4.3.2", "EHLO": "4.3.2", "MAIL": "4.4.2", "RCPT": "4.4.2", "DATA": "4.4.2", "dot": "4.4.2"} {
+	for at, status := range waits {
 		t.Run(at, func(t *testing.T) {
 			t.Parallel()
-			rule := relaytest.Rule{At: at, Do: relaytest.Stall}
-			if at == "dot" {
-				rule = relaytest.Rule{At: at, Delay: time.Hour} // which tells when it is there
-			}
-			server := relaytest.New(t, relaytest.Options{Rules: []relaytest.Rule{rule}})
+			server := relaytest.New(t, relaytest.Options{Rules: []relaytest.Rule{{At: at, Until: t.Context().Done()}}})
 			ctx, cancel := context.WithCancel(t.Context())
 			defer cancel()
-			go func() {
-				for end := time.Now().Add(20 * time.Second); !stalls(server, at) && time.Now().Before(end); {
-					time.Sleep(5 * time.Millisecond)
-				}
-				time.Sleep(50 * time.Millisecond) // for us to wait too
-				cancel()
-			}()
-			reply := newRelay(t, settings(server), patient()).Deliver(ctx, one())[0]
-			command := at
-			if status == "4.3.2" {
-				command = "connect"
-			}
-			want{status, 0, command, "interrupted"}.check(t, reply)
-			if reply.Maybe != (at == "dot") {
-				t.Errorf("Maybe is %v", reply.Maybe)
-			}
+			r := newRelay(t, settings(server), patient())
+			replies := make(chan []spool.Reply, 1)
+			go func() { replies <- r.Deliver(ctx, one()) }()
+			eventually(t, "the server to be at "+at, func() (any, bool) { return server.Commands(), isAt(server, at) })
+			cancel()
+			interrupted(t, (<-replies)[0], at, status)
 		})
 	}
 }
 
-// stalls reports whether a server has come to that place, where it says nothing.
-func stalls(server *relaytest.Server, at string) bool {
+// waits are the places where a remote may keep us waiting, and the status of what is
+// interrupted there.
+var waits = map[string]string{"greeting": "4.3.2", "EHLO": "4.3.2", "MAIL": "4.4.2", "RCPT": "4.4.2", "DATA": "4.4.2", "dot": "4.4.2"}
+
+// isAt reports whether a server has come to that place, where it says nothing.
+func isAt(server *relaytest.Server, at string) bool {
 	switch at {
 	case "greeting":
 		return server.Connections() > 0
@@ -314,6 +325,19 @@ func stalls(server *relaytest.Server, at string) bool {
 		return len(server.Messages()) > 0
 	}
 	return slices.ContainsFunc(server.Commands(), func(line string) bool { return strings.HasPrefix(line, at) })
+}
+
+// interrupted checks the reply to what was interrupted there.
+func interrupted(t *testing.T, reply spool.Reply, at, status string) {
+	t.Helper()
+	command := at
+	if status == "4.3.2" {
+		command = "connect"
+	}
+	want{status, 0, command, "interrupted"}.check(t, reply)
+	if reply.Maybe != (at == "dot") {
+		t.Errorf("Maybe is %v", reply.Maybe)
+	}
 }
 
 // What would end the path in a command never gets there.
@@ -365,7 +389,9 @@ func TestUnreachable(t *testing.T) {
 		t.Errorf("host is %q, want none", reply.Host)
 	}
 	c.Host = config.Hosts{"no-such-host.invalid"}
-	if status := newRelay(t, c, hasty()).Deliver(t.Context(), one())[0].Status; status != "4.4.4" && status != "4.4.3" {
+	hasty := patient()
+	hasty.Connect = config.Duration(time.Second) // where no name server answers
+	if status := newRelay(t, c, hasty).Deliver(t.Context(), one())[0].Status; status != "4.4.4" && status != "4.4.3" {
 		t.Errorf("status for an unknown host is %s, want 4.4.4 or 4.4.3", status)
 	}
 }

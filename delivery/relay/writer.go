@@ -66,10 +66,10 @@ func (s *session) next(wait bool) (j *job, more bool) {
 }
 
 // listen waits until something has changed. A session that nobody wants for
-// idleTime leaves.
+// the idle time of its pool leaves.
 func (s *session) listen() {
 	if len(s.flight) == 0 {
-		idle := time.AfterFunc(idleTime, func() {
+		idle := time.AfterFunc(s.pool.idle, func() {
 			s.pool.mu.Lock()
 			defer s.pool.mu.Unlock()
 			s.leaving = s.leaving || s.listening && len(s.flight) == 0

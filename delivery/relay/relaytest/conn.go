@@ -4,8 +4,10 @@ import (
 	"bufio"
 	"bytes"
 	"crypto/tls"
+	"errors"
 	"io"
 	"net"
+	"os"
 	"strconv"
 	"strings"
 	"time"
@@ -275,7 +277,7 @@ func (r Rule) text(usual string) string {
 // answer does what r says, or sends the usual reply if it says nothing. The code
 // is that of the reply, empty when there was none.
 func (c *conn) answer(r Rule, usual string) (string, bool) {
-	if !c.wait(r.Delay) {
+	if !c.until(r.Until) || !c.wait(r.Delay) {
 		return "", false
 	}
 	if r.At == "dot" {
@@ -378,10 +380,26 @@ func (c *conn) wait(d time.Duration) bool {
 	}
 }
 
+// until waits for what a rule waits for, and reports whether that came.
+func (c *conn) until(opened <-chan struct{}) bool {
+	if opened == nil {
+		return true
+	}
+	select {
+	case <-c.server.stop:
+		return false
+	case <-opened:
+		return true
+	}
+}
+
 func (c *conn) read() (string, bool) {
 	if c.server.listener != nil {
 		c.rw.SetReadDeadline(time.Now().Add(patience))
 	}
 	line, err := c.in.ReadString('\n')
+	if errors.Is(err, os.ErrDeadlineExceeded) {
+		c.server.t.Logf("relaytest: connection %d was given up: no command for %v, but %q; commands so far: %q", c.number, patience, line, c.server.Commands())
+	}
 	return strings.TrimRight(line, "\r\n"), err == nil
 }

@@ -18,9 +18,9 @@ import (
 	"time"
 )
 
-// patience bounds each read of the server, so that a broken client ends a test
-// instead of hanging it.
-const patience = 20 * time.Second
+// patience bounds each read and write of the server, so that a broken client ends a
+// test instead of hanging it. No stall of the machine comes near it.
+const patience = 2 * time.Minute
 
 // maxChunk is the largest chunk taken, in octets: more is a broken client.
 const maxChunk = 64 << 20
@@ -78,6 +78,8 @@ type Rule struct {
 	// Pause is between the octets of Drip, and without Drip between the lines of a
 	// reply. Delay is before the reply.
 	Pause, Delay time.Duration
+	// Until, if set, is closed when the server may do all that: it waits for that first.
+	Until <-chan struct{}
 	// After, at body, is how many octets are read first.
 	After int
 }
@@ -122,6 +124,7 @@ type Message struct {
 
 // Server is a running server.
 type Server struct {
+	t        testing.TB
 	options  Options
 	listener net.Listener
 	ca       *authority
@@ -146,7 +149,7 @@ type Server struct {
 // Piped starts a server without a network: Dial connects to it. It serves tests with
 // a virtual clock (testing/synctest), by which a read on a socket never waits.
 func Piped(t testing.TB, o Options) *Server {
-	s := &Server{options: o, rules: o.Rules, stop: make(chan struct{})}
+	s := &Server{t: t, options: o, rules: o.Rules, stop: make(chan struct{})}
 	t.Cleanup(s.Close)
 	return s
 }
@@ -162,7 +165,7 @@ func (s *Server) Dial(context.Context) (net.Conn, error) {
 func New(t testing.TB, o Options) *Server {
 	t.Helper()
 	ca := newAuthority(t)
-	s := &Server{options: o, ca: ca, caFile: ca.file(t), rules: o.Rules, stop: make(chan struct{})}
+	s := &Server{t: t, options: o, ca: ca, caFile: ca.file(t), rules: o.Rules, stop: make(chan struct{})}
 	s.config = &tls.Config{Certificates: []tls.Certificate{ca.issue(t, o.Cert, o.Listen)}, MaxVersion: o.MaxTLS, MinVersion: tls.VersionTLS10,
 		ClientAuth: tls.VerifyClientCertIfGiven, ClientCAs: ca.pool()}
 	if o.Listen == "" {

@@ -15,8 +15,9 @@ import (
 )
 
 const (
-	// readyWait is how long a server may take until it listens, on a busy machine.
-	readyWait = 60 * time.Second
+	// readyWait is how long a server may take until it listens, on a busy machine, and
+	// on one that stands still for a while.
+	readyWait = 2 * time.Minute
 	readyPoll = 20 * time.Millisecond
 	// endWait is how long one may take to end when it is told to.
 	endWait = 10 * time.Second
