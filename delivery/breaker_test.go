@@ -40,10 +40,7 @@ func TestFaultOfOursShutsTheRouteUntilItIsGone(t *testing.T) {
 	if alerts := r.runner.Alerts(); len(alerts) != 1 || alerts[0].Reply.Code != 535 || alerts[0].Sender != "" {
 		t.Errorf("alerts: %+v", alerts)
 	}
-	probes := server.Connections()
-	for server.Connections() < probes+2 { // it tries by itself
-		time.Sleep(10 * time.Millisecond)
-	}
+	connections(t, server, server.Connections()+2) // it tries by itself
 	// Those that were opened before the fault was known, and the probes since.
 	if n, most := server.Connections(), 15+int(time.Since(begun)/(100*time.Millisecond)); n > most {
 		t.Errorf("%d connections for 200 messages, want at most %d", n, most)
@@ -62,6 +59,15 @@ func TestFaultOfOursShutsTheRouteUntilItIsGone(t *testing.T) {
 	if alerts := r.runner.Alerts(); len(alerts) != 0 {
 		t.Errorf("alerts in the end: %+v", alerts)
 	}
+}
+
+// connections waits until a server has had so many.
+func connections(t *testing.T, server *relaytest.Server, n int) {
+	t.Helper()
+	eventually(t, fmt.Sprint(n, " connections"), func() (any, bool) {
+		got := server.Connections()
+		return got, got >= n
+	})
 }
 
 // A relay that greets with 421 has trouble of its own: its mail waits for it beyond its
@@ -222,11 +228,7 @@ func TestOperatorHearsOfAShutRouteByAnother(t *testing.T) {
 		id := spooltest.Put(t, r.spool, content, "b@other.test")
 		r.wait(id, settled)
 		if bounceTo == "ops@x.test" {
-			for deadline := time.Now().Add(20 * time.Second); r.runner.Pending() != 5; time.Sleep(5 * time.Millisecond) {
-				if time.Now().After(deadline) {
-					t.Fatalf("%d messages wait, want 5", r.runner.Pending())
-				}
-			}
+			eventually(t, "5 messages that wait", func() (any, bool) { n := r.runner.Pending(); return n, n == 5 })
 			continue
 		}
 		r.logged("rcpt=ops@other.test")
@@ -264,9 +266,7 @@ func TestRetryTriesAShutRouteAtOnce(t *testing.T) {
 		t.Errorf("%d connections before anybody said so, want 1", n)
 	}
 	r.runner.Retry()
-	for server.Connections() < 2 {
-		time.Sleep(10 * time.Millisecond)
-	}
+	connections(t, server, 2)
 	server.SetRules()
 	r.runner.Doubt() // and of one message, as "postino retry ID" does
 	if _, err := r.spool.Retry(ids[7], false); err != nil {

@@ -4,7 +4,6 @@ import (
 	"fmt"
 	"strconv"
 	"testing"
-	"time"
 
 	"postino/config"
 	"postino/delivery/dns/dnstest"
@@ -29,7 +28,6 @@ func TestDeadDomainsOfOneUserSlowNobodyElse(t *testing.T) {
 	live := relaytest.New(t, relaytest.Options{Listen: "127.13.1.2:" + strconv.Itoa(dead.Port())})
 	r := start(t, t.TempDir(), settings(nil, func(c *config.Config) {
 		c.MX.Port, c.MX.Resolver, c.MX.AllowLoopback = dead.Port(), names.Addr, true
-		c.Timeouts.Greeting = config.Duration(time.Minute)
 	}))
 	for i := range 200 {
 		spooltest.Put(t, r.spool, content, fmt.Sprintf("a@dead%d.test", i%domains))
@@ -52,7 +50,6 @@ func TestDeadDomainSlowsNobodyElse(t *testing.T) {
 	live := relaytest.New(t, relaytest.Options{Listen: "127.13.0.2:" + strconv.Itoa(dead.Port())})
 	r := start(t, t.TempDir(), settings(nil, func(c *config.Config) {
 		c.MX.Port, c.MX.Resolver, c.MX.AllowLoopback = dead.Port(), names.Addr, true
-		c.Timeouts.Greeting = config.Duration(time.Minute)
 	}))
 	var stuck []spool.ID
 	for i := range 150 {

@@ -1,8 +1,8 @@
 package delivery_test
 
 import (
+	"fmt"
 	"testing"
-	"time"
 
 	"postino/config"
 	"postino/delivery/relay/relaytest"
@@ -89,7 +89,7 @@ func TestFailedListIsKeptSmall(t *testing.T) {
 		last = spooltest.Put(t, r.spool, content, "b@y.test")
 		r.wait(last, settled)
 	}
-	for deadline := time.Now().Add(20 * time.Second); ; time.Sleep(5 * time.Millisecond) {
+	eventually(t, "a list of no more than three", func() (any, bool) {
 		n, octets := 0, int64(0)
 		for m, err := range r.spool.Failed() {
 			if err != nil {
@@ -97,11 +97,6 @@ func TestFailedListIsKeptSmall(t *testing.T) {
 			}
 			n, octets = n+1, octets+m.Size
 		}
-		if octets <= int64(3*len(content)) && n > 0 {
-			return
-		}
-		if time.Now().After(deadline) {
-			t.Fatalf("%d messages, %d octets", n, octets)
-		}
-	}
+		return fmt.Sprintf("%d messages, %d octets", n, octets), octets <= int64(3*len(content)) && n > 0
+	})
 }

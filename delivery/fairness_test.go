@@ -2,6 +2,7 @@ package delivery_test
 
 import (
 	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -41,9 +42,7 @@ func TestSingleMailArrivesAmongTheNextDespiteACampaign(t *testing.T) {
 				Rules: []relaytest.Rule{{At: "dot", Delay: 20 * time.Millisecond}}})
 			r := campaign(t, server, connections, tt.campaign, tt.change)
 			// What the relay took before it knew the server.
-			for len(server.Messages()) < 25*connections {
-				time.Sleep(time.Millisecond)
-			}
+			taken(t, server, 25*connections)
 			left, worst := r.runner.Pending(), 0
 			for range 5 {
 				worst = max(worst, single(r, server))
@@ -112,13 +111,19 @@ func TestBulkCampaignDoesNotHoldAllConnections(t *testing.T) {
 	server := relaytest.New(t, relaytest.Options{Extensions: []string{"8BITMIME"},
 		Rules: []relaytest.Rule{{At: "dot", Delay: 5 * time.Millisecond}}})
 	r := campaign(t, server, connections, func(_ int, m *spool.Message) { m.Bulk = true })
-	for len(server.Messages()) < 25*connections {
-		time.Sleep(time.Millisecond)
-	}
+	taken(t, server, 25*connections)
+	said := len(server.Commands())
 	server.SetRules(relaytest.Rule{At: "RCPT", Arg: "somebody@x.test", Do: relaytest.Stall})
-	for n := -1; n < len(server.Messages()); time.Sleep(100 * time.Millisecond) {
-		n = len(server.Messages()) // until all that goes on is stuck
-	}
+	eventually(t, "all but one connection to be stuck", func() (any, bool) {
+		stuck := 0
+		for _, line := range server.Commands()[said:] {
+			if strings.HasPrefix(line, "RCPT TO:<somebody@x.test>") {
+				stuck++
+			}
+		}
+		return stuck, stuck >= connections-1
+	})
+	time.Sleep(100 * time.Millisecond) // for the last, were it not kept
 	single(r, server)
 	server.Close() // what is stuck fails, or the end would wait for it
 }

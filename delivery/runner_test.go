@@ -19,7 +19,38 @@ import (
 	"postino/delivery/relay/relaytest"
 	"postino/spool"
 	"postino/spool/spooltest"
+	"postino/spool/standstill"
 )
+
+// patience is how long a test waits for what has to come, so that a broken program ends
+// it instead of hanging it. No stall of the machine comes near it.
+const patience = 2 * time.Minute
+
+// eventually waits until see says that what has to come is there. It also says what
+// there is, for when that was all.
+func eventually(t *testing.T, what string, see func() (seen any, there bool)) {
+	t.Helper()
+	var seen any
+	there := false
+	defer func() {
+		if !there {
+			t.Logf("all there is of %s: %v", what, seen)
+		}
+	}()
+	standstill.Wait(t, patience, what, func() bool {
+		seen, there = see()
+		return there
+	})
+}
+
+// taken waits until a server has taken so many messages.
+func taken(t *testing.T, server *relaytest.Server, n int) {
+	t.Helper()
+	eventually(t, fmt.Sprint(n, " messages"), func() (any, bool) {
+		got := len(server.Messages())
+		return got, got >= n
+	})
+}
 
 // rig is a runner at work on a spool.
 type rig struct {
@@ -57,6 +88,7 @@ func settings(server *relaytest.Server, edit func(*config.Config)) *config.Confi
 	}
 	c.Retry.First = config.Duration(50 * time.Millisecond)
 	c.Retry.Max = config.Duration(100 * time.Millisecond)
+	c.Timeouts.Connect = config.Duration(patience)
 	if edit != nil {
 		edit(c)
 	}
@@ -86,30 +118,30 @@ func start(t *testing.T, dir string, c *config.Config) *rig {
 }
 
 // wait waits until the message is as it is wanted.
-func (r *rig) wait(id spool.ID, want func(*spool.Message) bool) *spool.Message {
+func (r *rig) wait(id spool.ID, want func(*spool.Message) bool) (m *spool.Message) {
 	r.t.Helper()
-	for deadline := time.Now().Add(20 * time.Second); ; time.Sleep(5 * time.Millisecond) {
-		m, err := r.spool.Message(id)
-		if err != nil {
+	eventually(r.t, "another state of a message", func() (any, bool) {
+		var err error
+		if m, err = r.spool.Message(id); err != nil {
 			r.t.Fatal(err)
 		}
-		if want(m) {
-			return m
-		}
-		if time.Now().After(deadline) {
-			r.t.Fatalf("waited in vain: %+v\n%s", m, r.log)
-		}
-	}
+		return state{m, r.log}, want(m)
+	})
+	return m
 }
+
+// state is a message and how it came to that.
+type state struct {
+	m   *spool.Message
+	log *lockedBuffer
+}
+
+func (s state) String() string { return fmt.Sprintf("%+v\n%s", s.m, s.log) }
 
 // logged waits until the log has that text: a message is settled before that is said.
 func (r *rig) logged(text string) {
 	r.t.Helper()
-	for deadline := time.Now().Add(20 * time.Second); !strings.Contains(r.log.String(), text); time.Sleep(5 * time.Millisecond) {
-		if time.Now().After(deadline) {
-			r.t.Fatalf("log lacks %q:\n%s", text, r.log)
-		}
-	}
+	eventually(r.t, fmt.Sprintf("%q in the log", text), func() (any, bool) { return r.log, strings.Contains(r.log.String(), text) })
 }
 
 func settled(m *spool.Message) bool { return m.Settled() }
@@ -302,7 +334,8 @@ func TestDamagedMessageIsHeldNotSent(t *testing.T) {
 // Who got a message before it was found to be damaged does not get it again.
 func TestDamageAfterAPart(t *testing.T) {
 	server := relaytest.New(t, relaytest.Options{})
-	server.SetRules(relaytest.Rule{At: "MAIL", N: 2, Delay: time.Second})
+	damaged := make(chan struct{})
+	server.SetRules(relaytest.Rule{At: "MAIL", N: 2, Until: damaged})
 	dir := t.TempDir()
 	r := start(t, dir, settings(server, func(c *config.Config) { c.Relay.MaxConnections = 1 }))
 	var to []string
@@ -310,9 +343,7 @@ func TestDamageAfterAPart(t *testing.T) {
 		to = append(to, fmt.Sprintf("r%d@x.test", i))
 	}
 	id := spooltest.Put(t, r.spool, "Subject: x\r\n\r\n"+strings.Repeat("hello\r\n", 50_000), to...)
-	for len(server.Messages()) == 0 {
-		time.Sleep(time.Millisecond)
-	}
+	taken(t, server, 1)
 	path := filepath.Join(dir, "content", id.String())
 	whole, err := os.ReadFile(path)
 	if err != nil {
@@ -321,6 +352,7 @@ func TestDamageAfterAPart(t *testing.T) {
 	if err := os.Truncate(path, 1000); err != nil {
 		t.Fatal(err)
 	}
+	close(damaged)
 	m := r.wait(id, func(m *spool.Message) bool { return m.Held != "" })
 	if err := os.WriteFile(path, whole, 0o600); err != nil { // the spool is checked in the end
 		t.Fatal(err)

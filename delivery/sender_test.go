@@ -3,7 +3,6 @@ package delivery_test
 import (
 	"strings"
 	"testing"
-	"time"
 
 	"postino/config"
 	"postino/delivery/relay/relaytest"
@@ -24,10 +23,9 @@ func TestRouteHasASenderOfItsOwn(t *testing.T) {
 		t.Errorf("%+v", m)
 	}
 	got := make(map[string]relaytest.Message)
-	for end := time.Now().Add(20 * time.Second); len(got) < 3 && time.Now().Before(end); time.Sleep(10 * time.Millisecond) {
-		for _, m := range server.Messages() {
-			got[strings.Join(m.To, " ")] = m
-		}
+	taken(t, server, 3)
+	for _, m := range server.Messages() {
+		got[strings.Join(m.To, " ")] = m
 	}
 	want := strings.Replace(mail, "<web@old.test>", "<web@acct.example>", 1)
 	if a := got["a@acct.test"]; a.From != "sender@acct.example" || string(a.Data) != want {

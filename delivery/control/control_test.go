@@ -374,7 +374,7 @@ func TestHostileRequestsAreRefused(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		c.SetDeadline(time.Now().Add(5 * time.Second))
+		c.SetDeadline(time.Now().Add(patience))
 		go io.WriteString(c, request+"\r\nHost: x\r\nConnection: close\r\n\r\n")
 		answer := make([]byte, 64)
 		n, err := io.ReadAtLeast(c, answer, 16)

@@ -22,6 +22,10 @@ import (
 	"postino/spool/address"
 )
 
+// patience is how long a test waits for what has to come, so that a broken program ends
+// it instead of hanging it. No stall of the machine comes near it.
+const patience = 2 * time.Minute
+
 const (
 	stranger   = 65534 // an ordinary user
 	admingroup = 4711
@@ -237,7 +241,7 @@ func newWorld(t testing.TB, o control.Options) *world {
 	w.client = control.Dial(w.dir)
 	t.Cleanup(func() {
 		w.client.Close()
-		ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
+		ctx, cancel := context.WithTimeout(context.Background(), patience)
 		defer cancel()
 		srv.Shutdown(ctx)
 		if err := <-served; err != nil {

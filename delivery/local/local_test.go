@@ -17,6 +17,10 @@ import (
 	"postino/spool/address"
 )
 
+// patience is how long a test waits for what has to come, so that a broken program ends
+// it instead of hanging it. No stall of the machine comes near it.
+const patience = 2 * time.Minute
+
 const content = "Subject: hi\r\nFrom: ann@example.org\r\n\r\nFrom here on\r\n>From there\r\n.\r\nend\r\n"
 
 // batch is a message, of that ID, for these recipients.
@@ -178,7 +182,7 @@ func TestOwnLockIsNoLockAfterACrash(t *testing.T) {
 		if err := os.WriteFile(filepath.Join(dir, "box.lock"), []byte(text), 0o444); err != nil {
 			t.Fatal(err)
 		}
-		wait := 10 * time.Second
+		wait := patience
 		if want != "2.0.0" {
 			wait = 50 * time.Millisecond
 		}
@@ -200,8 +204,13 @@ func TestMboxTakesManyMessagesAtATime(t *testing.T) {
 		all.Go(func() {
 			b := batch(t, id+1, "bob@host.test")
 			b.Message.Arrived = b.Message.Arrived.Add(time.Duration(id) * time.Minute)
-			if got := statuses(s.Deliver(context.Background(), b)); got != "2.0.0" {
-				t.Errorf("%d: %s", id, got)
+			// Who finds it locked for too long comes again, as the runner does.
+			replies, end := s.Deliver(context.Background(), b), time.Now().Add(patience)
+			for statuses(replies) == "4.2.0" && time.Now().Before(end) {
+				replies = s.Deliver(context.Background(), b)
+			}
+			if statuses(replies) != "2.0.0" {
+				t.Errorf("%d: %+v", id, replies)
 			}
 		})
 	}
