@@ -38,8 +38,9 @@ const (
 	// maxText bounds the words of a provider that we repeat, in octets.
 	maxText = 300
 	// requestTime bounds one request, from connecting to the last octet. Attempts under
-	// way have 25 s when the runner ends.
-	requestTime = 20 * time.Second
+	// way have 25 s when the runner ends. It passes in turns (see inTurns).
+	requestTime  = 20 * time.Second
+	requestTurns = 20
 	// maxLifetime is as long as we believe any token to last.
 	maxLifetime = 90 * 24 * time.Hour
 )
@@ -91,18 +92,39 @@ type client struct {
 	config *config.OAuth
 	http   *http.Client
 	unit   time.Duration // that intervals are counted in: a second
+	limit  time.Duration // of one request: requestTime
 }
 
 // newClient is a client for the account of r. It follows no redirection: what is sent
 // is for the endpoint that is configured.
 func newClient(r *config.Relay) *client {
-	dialer := socks.Dialer(r.Proxy.Address, r.Proxy.Username, r.Proxy.Password.Reveal(), &net.Dialer{Timeout: requestTime})
-	return &client{config: &r.OAuth, unit: time.Second, http: &http.Client{
-		Timeout:       requestTime,
+	dialer := socks.Dialer(r.Proxy.Address, r.Proxy.Username, r.Proxy.Password.Reveal(), new(net.Dialer))
+	return &client{config: &r.OAuth, unit: time.Second, limit: requestTime, http: &http.Client{
 		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
 		Transport: &http.Transport{DialContext: dialer.DialContext, ForceAttemptHTTP2: true,
 			DisableKeepAlives: true, MaxResponseHeaderBytes: maxHeader},
 	}}
+}
+
+// inTurns is a context that ends after limit, in turns: of a machine that stands still
+// for a while, as a virtual one may, not more than one of them counts. All time-outs of
+// it are over when it goes on, and what came meanwhile is still to be read: a provider
+// takes a refresh token once, and the answer to that is all there is of the login.
+func inTurns(ctx context.Context, limit time.Duration) (context.Context, context.CancelFunc) {
+	ctx, cancel := context.WithCancelCause(ctx)
+	go func() {
+		turn := time.NewTicker(limit / requestTurns)
+		defer turn.Stop()
+		for range requestTurns {
+			select {
+			case <-turn.C:
+			case <-ctx.Done():
+				return
+			}
+		}
+		cancel(fmt.Errorf("no answer within %v", limit))
+	}()
+	return ctx, func() { cancel(nil) }
 }
 
 // post sends a form and returns the answer, which is of JSON and of status 200; all
@@ -113,6 +135,8 @@ func (c *client) post(ctx context.Context, endpoint string, form url.Values) ([]
 	if err != nil {
 		return nil, fmt.Errorf("%w: %w", errSecret, err)
 	}
+	ctx, cancel := inTurns(ctx, c.limit)
+	defer cancel()
 	form.Set("client_id", c.config.ClientID)
 	if secret != "" {
 		form.Set("client_secret", secret.Reveal())

@@ -81,25 +81,38 @@ func (s *Store) State(ctx context.Context, r *config.Relay, now time.Time) (Stat
 
 // now is the token that is in use, and what came of the last refresh.
 func (s *Store) now(ctx context.Context, r *config.Relay) (t Token, failed, err error) {
-	ctx, cancel := context.WithTimeout(ctx, stateWait)
-	defer cancel()
 	a := s.account(r)
-	select {
-	case <-a.turn:
-		defer func() { a.turn <- struct{}{} }()
-		if err := s.reload(a, r); err != nil {
-			return Token{}, nil, err
-		}
-		if a.token.Access == "" && r.OAuth.Flow != config.FlowClient {
-			t, err = s.Stored(r) // says what is wrong with the file
-			return t, nil, err
-		}
-		return a.token, a.failed, nil
-	case <-ctx.Done():
+	if !a.take(ctx, stateWait) {
 		if r.OAuth.Flow == config.FlowClient {
 			return Token{}, nil, nil
 		}
 		t, err = s.Stored(r)
 		return t, nil, err
 	}
+	defer func() { a.turn <- struct{}{} }()
+	if err := s.reload(a, r); err != nil {
+		return Token{}, nil, err
+	}
+	if a.token.Access == "" && r.OAuth.Flow != config.FlowClient {
+		t, err = s.Stored(r) // says what is wrong with the file
+		return t, nil, err
+	}
+	return a.token, a.failed, nil
+}
+
+// take takes the account's turn, waiting for it so long at most, and reports whether it
+// has it. A turn that is there is taken.
+func (a *account) take(ctx context.Context, wait time.Duration) bool {
+	select {
+	case <-a.turn:
+		return true
+	default:
+	}
+	select {
+	case <-a.turn:
+		return true
+	case <-time.After(wait):
+	case <-ctx.Done():
+	}
+	return false
 }

@@ -44,12 +44,13 @@ type Store struct {
 	dir      string              // guarded by mu until it is set
 	accounts map[string]*account // guarded by mu
 	unit     time.Duration       // see client
+	limit    time.Duration       // likewise
 }
 
 // New is a Store in a directory, which is made when there is a token to keep. "" waits
 // for Open.
 func New(dir string) *Store {
-	return &Store{dir: dir, accounts: make(map[string]*account), unit: time.Second}
+	return &Store{dir: dir, accounts: make(map[string]*account), unit: time.Second, limit: requestTime}
 }
 
 // Open says where the directory is. Call it before any token is asked for.
@@ -85,7 +86,7 @@ func (s *Store) account(r *config.Relay) *account {
 
 func (s *Store) client(r *config.Relay) *client {
 	c := newClient(r)
-	c.unit = s.unit
+	c.unit, c.limit = s.unit, s.limit
 	return c
 }
 
@@ -183,7 +184,7 @@ func (s *Store) reload(a *account, r *config.Relay) error {
 // ctx ends, within the time of one request: what a provider gives for a refresh token
 // may be the only thing that it still takes.
 func (s *Store) refresh(ctx context.Context, a *account, r *config.Relay, refused config.Secret) (err error) {
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), requestTime)
+	ctx, cancel := inTurns(context.WithoutCancel(ctx), s.limit)
 	defer cancel()
 	defer func() {
 		a.tried, a.failed = time.Now(), err

@@ -26,10 +26,15 @@ func relayFor(server *oauthtest.Server, flow config.Flow) *config.Relay {
 	}}
 }
 
-// newStore is a Store for which a second of an interval is a millisecond.
+// patience is how long a test waits for what has to come, so that a broken program ends
+// it instead of hanging it. No stall of the machine comes near it.
+const patience = 2 * time.Minute
+
+// newStore is a Store for which a second of an interval is a millisecond, and that waits
+// for any answer.
 func newStore(dir string) *Store {
 	s := New(filepath.Join(dir, Dir))
-	s.unit = time.Millisecond
+	s.unit, s.limit = time.Millisecond, patience
 	return s
 }
 
