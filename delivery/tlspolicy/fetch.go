@@ -1,6 +1,7 @@
 package tlspolicy
 
 import (
+	"cmp"
 	"context"
 	"crypto/tls"
 	"crypto/x509"
@@ -34,6 +35,8 @@ const (
 type fetcher struct {
 	roots *x509.CertPool
 	port  string // empty is policyPort
+	// connect is how long one address is waited for; 0 is connectTime.
+	connect time.Duration
 }
 
 // fetch gets the policy of a domain. Whoever serves it must prove to be its policy
@@ -92,7 +95,7 @@ func (f fetcher) dial(ctx context.Context, r *dns.Resolver, may func(netip.Addr)
 	if port == "" {
 		port = policyPort
 	}
-	dialer := net.Dialer{Timeout: connectTime}
+	dialer := net.Dialer{Timeout: cmp.Or(f.connect, connectTime)}
 	problem := errors.New("no address that a policy host may have")
 	for _, addr := range alternate(slices.DeleteFunc(slices.Clone(answer.Records), func(a netip.Addr) bool { return !may(a) })) {
 		conn, err := dialer.DialContext(ctx, "tcp", net.JoinHostPort(addr.String(), port))

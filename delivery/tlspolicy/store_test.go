@@ -81,7 +81,7 @@ func (w *world) restart(dir string) {
 	w.t.Helper()
 	roots := x509.NewCertPool()
 	roots.AddCert(w.ca.Certificate)
-	w.Store = &Store{fetcher: fetcher{roots: roots, port: w.port}}
+	w.Store = &Store{fetcher: fetcher{roots: roots, port: w.port, connect: fetchTime}}
 	w.Warn = func(domain string, err error) {
 		w.mu.Lock()
 		defer w.mu.Unlock()
