@@ -206,6 +206,10 @@ settle() {
 	/usr | /usr/local) system=$prefix/lib ;;
 	*) system=/etc ;;
 	esac
+	# Of some mailers these are beside sendmail, and root's PATH has them first.
+	for path in /usr/sbin/mailq /usr/sbin/newaliases; do
+		if [ -z "$root" ] && there "$path" && [ "$(inode /usr/sbin/.)" != "$(inode /usr/bin/.)" ]; then links="$links $path"; fi
+	done
 	for active in /var/service /run/runit/service /etc/service; do # of runit
 		[ ! -d "$active" ] || break
 	done

@@ -57,7 +57,7 @@ var notRun = [][2]string{
 
 // otherExamples are literal displays that are neither a configuration nor typed, by how
 // they begin.
-var otherExamples = []string{"[Service]", "sendmail_path = ", "----Queue ID", "postfix/pickup", "postino.toml:14:7:"}
+var otherExamples = []string{"[Service]", "[Socket]", "sendmail_path = ", "----Queue ID", "postfix/pickup", "postino.toml:14:7:"}
 
 // display is a literal part of a document.
 type display struct {

@@ -23,11 +23,12 @@ import (
 	"postino/spool"
 )
 
-// places are where callers look for sendmail and its relatives, one of each.
+// places are where callers look for sendmail and its relatives. Of some mailers the last
+// two are beside sendmail, and root's PATH has those first.
 func places() map[string][]string {
 	return map[string][]string{
 		"bin.sendmail":   {"/usr/sbin/sendmail", "/usr/lib/sendmail"},
-		"bin.mailq":      {"/usr/bin/mailq"},
+		"bin.mailq":      {"/usr/bin/mailq", "/usr/sbin/mailq"},
 		"bin.newaliases": {"/usr/bin/newaliases", "/usr/sbin/newaliases"},
 	}
 }
@@ -42,6 +43,7 @@ func (d *doctor) programs() []finding {
 }
 
 func program(check string, paths []string) finding {
+	found := finding{check, warning, paths[0] + " is not there: programs that call it send nothing", "./install.sh puts it there"}
 	for _, path := range paths {
 		real, ours, err := identify(path)
 		if real == "" {
@@ -51,13 +53,15 @@ func program(check string, paths []string) finding {
 		if real != path {
 			about = path + " is " + real
 		}
-		if err == nil && ours {
-			return finding{check, well, about + ", of postino", ""}
+		if err != nil || !ours {
+			return finding{check, warning, about + ", which is not postino's: mail that is handed to it goes another way",
+				"./install.sh puts postino in its place"}
 		}
-		return finding{check, warning, about + ", which is not postino's: mail that is handed to it goes another way",
-			"./install.sh puts postino in its place"}
+		if found.Status != well {
+			found = finding{check, well, about + ", of postino", ""}
+		}
 	}
-	return finding{check, warning, paths[0] + " is not there: programs that call it send nothing", "./install.sh puts it there"}
+	return found
 }
 
 // identify says which file a program is, "" for none, and whether it is one of ours.

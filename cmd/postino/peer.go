@@ -54,7 +54,7 @@ func runConfigImport(ctx context.Context, a *app, o options, operands []string) 
 		return err
 	})
 	if len(found.Notes) > 0 {
-		a.report(fmt.Errorf("some of it was not taken over: %d comments at the top say what", len(found.Notes)))
+		a.report(errors.New("some of it was not taken over: the comments at the top say what"))
 	}
 	if o.secrets == "" && len(found.Passwords) > 0 {
 		a.report(fmt.Errorf("%s is not written: --secrets %s does that", found.Passwords[0].Path, in.Secrets))

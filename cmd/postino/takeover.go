@@ -65,9 +65,12 @@ func (a *app) takeOver(_ context.Context, o options, operands []string) error {
 		if o.json {
 			return nil
 		}
-		summary := messages(len(list)) + " there: --remove moves them here"
-		if o.remove {
+		summary := messages(len(list)) + " there"
+		switch {
+		case o.remove:
 			summary = messages(moved) + " moved here"
+		case len(list) > 0:
+			summary += ": --remove moves them here"
 		}
 		_, err := fmt.Fprintln(w, summary)
 		return err

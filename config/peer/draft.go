@@ -99,6 +99,12 @@ func (d *draft) route() string {
 // tooMany is a table that is not written.
 const tooMany = "too many"
 
+// portOf says that mail was taken by SMTP on the loopback, by a setting of that name. The
+// runner may not open port 25, and one that is told to does not start.
+func (d *draft) portOf(setting string) {
+	d.note("%s: port 25 of the loopback is root's to open: if a program sends by SMTP, have it use another, or have systemd open it; see listen in [smtp]", setting)
+}
+
 // note says what was not taken over.
 func (d *draft) note(format string, args ...any) {
 	text := strings.Map(func(c rune) rune {

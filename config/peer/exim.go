@@ -168,12 +168,11 @@ func eximPassword(text, host string) (user, password string) {
 	return "", ""
 }
 
-// eximListen says where mail was taken by SMTP. The runner may not open port 25, and one
-// that is told to does not start.
+// eximListen says where mail was taken by SMTP.
 func eximListen(d *draft, set map[string]string) {
 	for _, addr := range eximList(set["dc_local_interfaces"]) {
 		if addr == "127.0.0.1" || addr == "::1" {
-			d.note("dc_local_interfaces: port 25 of the loopback is root's to open: if a program sends by SMTP, have it use another, and name that as listen in [smtp]")
+			d.portOf("dc_local_interfaces")
 		} else {
 			d.note("dc_local_interfaces: %s: postino takes mail of this machine alone", addr)
 		}

@@ -231,11 +231,15 @@ func (p *postfix) rest() {
 			p.d.note("%s = %s", name, value)
 		}
 	}
-	if all := p.get("inet_interfaces"); all != "" && all != "loopback-only" && all != "localhost" && all != "127.0.0.1" {
+	switch all := p.get("inet_interfaces"); all {
+	case "loopback-only", "localhost", "127.0.0.1":
+		p.d.portOf("inet_interfaces")
+	case "":
+		if len(p.set) > 0 {
+			p.d.note("inet_interfaces is not set: Postfix took mail from the network, and postino takes that of this machine alone")
+		}
+	default:
 		p.d.note("inet_interfaces = %s: postino takes mail of this machine alone", all)
-	}
-	if p.set["inet_interfaces"] == "" && len(p.set) > 0 {
-		p.d.note("inet_interfaces is not set: Postfix took mail from the network, and postino takes that of this machine alone")
 	}
 	if _, err := os.Stat(filepath.Join(p.in.Root, "/etc/postfix/master.cf")); err == nil {
 		p.d.note("master.cf: options (-o) and transports that were added there")
