@@ -135,8 +135,9 @@ type Options struct {
 const mapSize = 1 << 30
 
 // lockWait bounds the wait for bbolt's own lock. Ours is taken first, so that it
-// only ever waits for a reader that is about to finish.
-const lockWait = 3 * time.Second
+// only ever waits for a reader that is about to finish, on a machine that may stand
+// still meanwhile.
+const lockWait = 30 * time.Second
 
 // Open opens the spool in dir for the runner, creating what is missing in dir,
 // which must exist. It fails with a *LockedError when another process has it.
