@@ -155,6 +155,8 @@ func (h *hostGiven) add(w []string) (is bool, err error) {
 		h.socket, h.LMTP = true, true
 	case "lmtp":
 		h.LMTP = true
+	case "deaf":
+		h.Deaf = true
 	case "buffer":
 		h.Buffer, err = strconv.Atoi(w[1])
 	case "offers":

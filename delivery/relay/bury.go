@@ -15,6 +15,7 @@ var errMisplaced = errors.New("a reply out of place")
 // taken.
 func (s *session) bury() {
 	f := s.fault
+	s.pool.lockstep = s.pool.lockstep || s.deaf()
 	expected, flight := s.expected, s.flight
 	s.expected, s.flight = nil, nil
 	for n, t := range flight {
@@ -50,6 +51,17 @@ func (s *session) bury() {
 			t.pass(undecided, s.lost(step))
 		}
 	}
+}
+
+// deaf reports whether the remote seems to have dropped what was sent ahead, as some
+// firewalls do: it has answered MAIL, and nothing behind that. The next session finds out
+// whether it was so.
+func (s *session) deaf() bool {
+	if !s.pipelining() || s.served > 0 || s.fault.said != nil || !timedOut(s.fault.err) || len(s.expected) == 0 {
+		return false
+	}
+	e := s.expected[0]
+	return e.t != nil && e.t.mailed && e.step != stepDot
 }
 
 // lost is the Reply to what waited for a reply to step.

@@ -41,6 +41,7 @@ type pool struct {
 	allowed  int        // sessions at a time, as the remote has it: 1 to most
 	streak   int        // transactions that went well since allowed changed
 	confused bool       // answers have not matched their commands: no BDAT any more
+	lockstep bool       // what was sent ahead was not heard: no PIPELINING any more
 	next     time.Time  // when rate allows the next transaction
 	pacer    *time.Timer
 	closed   bool

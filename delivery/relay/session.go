@@ -25,6 +25,7 @@ type session struct {
 	changed *sync.Cond // of pool.mu: anything below has
 	// All below is guarded by pool.mu.
 	ready    bool           // open has come to its end
+	lockstep bool           // each command waits for its reply, whatever was offered
 	expected []expectation  // replies to come, in order
 	flight   []*transaction // begun and not done with, in order
 	sending  *transaction   // whose content is being written and has no end yet
@@ -60,7 +61,7 @@ func (s *session) run(ctx context.Context) {
 		p.mu.Unlock()
 		return
 	}
-	s.ready, s.opened = true, time.Now()
+	s.ready, s.opened, s.lockstep = true, time.Now(), p.lockstep
 	if n := s.ext.limit("MAILMAX"); n > 0 {
 		s.most = min(s.most, n)
 	}
@@ -93,7 +94,7 @@ func (s *session) leave() bool {
 	return s.leaving && len(s.flight) == 0
 }
 
-func (s *session) pipelining() bool { return s.ext.has("PIPELINING") }
+func (s *session) pipelining() bool { return s.ext.has("PIPELINING") && !s.lockstep }
 
 // idle reports whether the session has nothing to do and may get something.
 func (s *session) idle() bool {

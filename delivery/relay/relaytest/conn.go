@@ -401,5 +401,8 @@ func (c *conn) read() (string, bool) {
 	if errors.Is(err, os.ErrDeadlineExceeded) {
 		c.server.t.Logf("relaytest: connection %d was given up: no command for %v, but %q; commands so far: %q", c.number, patience, line, c.server.Commands())
 	}
+	if c.server.options.Deaf {
+		_, _ = c.in.Discard(len(c.there()))
+	}
 	return strings.TrimRight(line, "\r\n"), err == nil
 }

@@ -101,6 +101,8 @@ type Options struct {
 	// Bearer says which access tokens are good; without it, those of Users are.
 	Bearer func(token string) bool
 	Rules  []Rule
+	// Deaf has what comes together with a command, behind it, dropped, as some firewalls do.
+	Deaf bool
 	// LMTP has the end of a message answered once for each recipient.
 	LMTP bool
 	// Listen is the address to listen on, on this machine's loopback; empty means
