@@ -23,8 +23,11 @@ const (
 	// answer, not for a person.
 	commandTimeout = 30 * time.Second
 	// commandWaitDelay is how long the output of a password_command that ended may
-	// still be held open by its children, such as an agent that it started.
+	// still be held open by its children, such as an agent that it started. It is waited
+	// for in turns: on a machine that stood still one wait of that length is over before
+	// we could read.
 	commandWaitDelay = 2 * time.Second
+	commandWaitTurns = 20
 
 	hidden = "…"
 )
@@ -126,12 +129,10 @@ func secretCommand(ctx context.Context, argv []string) (Secret, error) {
 	defer cancel()
 	var out limitedBuffer
 	cmd := exec.CommandContext(ctx, argv[0], argv[1:]...)
-	cmd.Stdout = &out
-	cmd.WaitDelay = commandWaitDelay
-	err := cmd.Run()
+	held, err := runInto(&out, cmd)
 	line, _, whole := bytes.Cut(out.data, []byte("\n"))
-	if whole && errors.Is(err, exec.ErrWaitDelay) {
-		err = nil // it ended well and wrote its line; who still holds the pipe is no matter
+	if held && !whole && err == nil {
+		err = errors.New("a child of it keeps its output open, which is not a whole line")
 	}
 	switch {
 	case ctx.Err() != nil:
@@ -142,6 +143,34 @@ func secretCommand(ctx context.Context, argv []string) (Secret, error) {
 		return "", fmt.Errorf("%s: %w: run it as the runner's user to see why", argv[0], err)
 	}
 	return secretText(argv[0], line)
+}
+
+// runInto runs a command and takes its output to the end, or until the command has
+// ended and somebody holds the output still.
+func runInto(out io.Writer, cmd *exec.Cmd) (held bool, err error) {
+	r, w, err := os.Pipe()
+	if err != nil {
+		return false, err
+	}
+	read := make(chan struct{})
+	go func() {
+		defer close(read)
+		defer r.Close() // who writes more than we take is told
+		_, _ = io.Copy(out, r)
+	}()
+	cmd.Stdout = w
+	err = cmd.Run()
+	w.Close()
+	for range commandWaitTurns {
+		select {
+		case <-read:
+			return false, err
+		case <-time.After(commandWaitDelay / commandWaitTurns):
+		}
+	}
+	_ = r.SetReadDeadline(time.Now())
+	<-read
+	return true, err
 }
 
 // serviceCredentials is where systemd keeps those of postino.service while it runs, for
