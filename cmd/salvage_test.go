@@ -99,6 +99,36 @@ func TestContentComesAfterItsMessage(t *testing.T) {
 	}
 }
 
+// A backup that is mounted read-only is checked, but not while a runner has it elsewhere.
+func TestBackupIsCheckedWhereItIsReadOnly(t *testing.T) {
+	needsRoot(t)
+	needs(t, "unshare", "util-linux")
+	b := newBox(t, "mode = \"hold\"\n")
+	r := b.start()
+	b.sendmail("Subject: x\n\n"+strings.Repeat("0123456789\n", 20000), "alice@example.org")
+	check := func() result {
+		return b.run(b.command("", "unshare", "--mount", "sh", "-euc",
+			`mount --bind "$1" "$1"; mount -o remount,bind,ro "$1"; exec "$2" spool check`, "sh", b.spool, program("postino")))
+	}
+	if got := check(); got.code != 69 || !strings.Contains(got.err, "held by pid") {
+		t.Errorf("beside a runner: %+v", got)
+	}
+	r.stop()
+	if got := check(); got.code != 0 || !strings.Contains(got.out, "nothing is wrong") {
+		t.Errorf("%+v", got)
+	}
+	if err := os.Remove(filepath.Join(b.spool, "lock")); err != nil {
+		t.Fatal(err)
+	}
+	if got := check(); got.code != 0 {
+		t.Errorf("without a lock file: %+v", got)
+	}
+	b.damaged(0, 2)
+	if got := check(); got.code != 1 {
+		t.Errorf("damaged: %+v", got)
+	}
+}
+
 // Where the content of a large message was cut off, or all of it left behind, that is
 // said, and nothing of it is sent.
 func TestSalvageNamesContentThatIsMissing(t *testing.T) {

@@ -14,7 +14,7 @@ import (
 // *LockedError), and changes nothing in it. It returns what is wrong; the error is
 // that it could not look.
 func Examine(dir string) (faults []error, err error) {
-	l, err := acquire(dir)
+	l, err := acquireToRead(dir)
 	if err != nil {
 		return nil, err
 	}

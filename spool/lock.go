@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"strconv"
@@ -42,11 +43,41 @@ const (
 	markGood   = '-'
 )
 
-// lock is the lock file, locked.
+// lock is the lock file, locked; acquireToRead may have none.
 type lock struct{ f *os.File }
 
 func acquire(dir string) (*lock, error) {
-	f, err := os.OpenFile(filepath.Join(dir, lockFile), os.O_RDWR|os.O_CREATE|unix.O_NOFOLLOW, 0o600)
+	l, err := openLock(dir, os.O_RDWR|os.O_CREATE)
+	if err != nil {
+		return nil, err
+	}
+	mark := markGood
+	if l.fenced() {
+		mark = markFenced
+	}
+	if _, err := l.f.WriteAt(fmt.Appendf(nil, "%-*d\n%c\n", pidWidth, os.Getpid(), mark), 0); err != nil && !noRoom(err) { // what stands there is as good as that
+		l.close()
+		return nil, fmt.Errorf("%s: %w", l.f.Name(), err)
+	}
+	return l, nil
+}
+
+// acquireToRead is acquire for who writes nothing. It is enough for a file system that is
+// mounted so, such as a backup's; without the file nobody can have that spool.
+func acquireToRead(dir string) (*lock, error) {
+	l, err := acquire(dir)
+	if !errors.Is(err, unix.EROFS) {
+		return l, err
+	}
+	l, err = openLock(dir, os.O_RDONLY)
+	if errors.Is(err, fs.ErrNotExist) {
+		return new(lock), nil
+	}
+	return l, err
+}
+
+func openLock(dir string, flags int) (*lock, error) {
+	f, err := os.OpenFile(filepath.Join(dir, lockFile), flags|unix.O_NOFOLLOW, 0o600)
 	if err != nil {
 		return nil, err
 	}
@@ -59,16 +90,7 @@ func acquire(dir string) (*lock, error) {
 		pid, _ := strconv.Atoi(strings.TrimSpace(string(text)))
 		return nil, &LockedError{Dir: dir, PID: pid}
 	}
-	l := &lock{f}
-	mark := markGood
-	if l.fenced() {
-		mark = markFenced
-	}
-	if _, err := f.WriteAt(fmt.Appendf(nil, "%-*d\n%c\n", pidWidth, os.Getpid(), mark), 0); err != nil && !noRoom(err) { // what stands there is as good as that
-		f.Close()
-		return nil, fmt.Errorf("%s: %w", f.Name(), err)
-	}
-	return l, nil
+	return &lock{f}, nil
 }
 
 // fenced reports whether the spool has fenced itself since it was last rewritten.
@@ -92,4 +114,9 @@ func (l *lock) setFenced(fenced bool) error {
 	return nil
 }
 
-func (l *lock) close() error { return l.f.Close() }
+func (l *lock) close() error {
+	if l.f == nil {
+		return nil
+	}
+	return l.f.Close()
+}
