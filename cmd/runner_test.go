@@ -10,7 +10,6 @@ import (
 	"testing"
 
 	"postino/delivery/relay/relaytest"
-	"postino/spool/standstill"
 )
 
 // A wrong configuration is told and changes nothing; a right one is in use from
@@ -189,10 +188,6 @@ func TestFullRunnerTakesOver(t *testing.T) {
 // ends and a command that reads, is waited for.
 func TestRunnerWaitsForASilentHolder(t *testing.T) {
 	t.Parallel()
-	standstill.Steady(t, runnerWaitsForASilentHolder)
-}
-
-func runnerWaitsForASilentHolder(t testing.TB) {
 	_, b := plainRelay(t)
 	b.start().stop()
 	lock, err := os.OpenFile(filepath.Join(b.spool, "lock"), os.O_RDWR, 0)
