@@ -29,7 +29,7 @@ cat >/run/systemd/system/probe.service <<'end'
 After=basic.target
 [Service]
 Type=oneshot
-Environment=PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin HOME=/root LC_ALL=C
+Environment=PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin HOME=/root LC_ALL=C SYSTEMD_BUS_TIMEOUT=180
 ExecStart=/bin/sh -eu /shared/script
 StandardOutput=file:/shared/out
 StandardError=inherit

@@ -41,7 +41,7 @@ const trialUnit = `[Unit]
 After=multi-user.target
 [Service]
 Type=exec
-Environment=PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin HOME=/root LC_ALL=C DEBIAN_FRONTEND=noninteractive SYSTEMD_COLORS=0
+Environment=PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin HOME=/root LC_ALL=C DEBIAN_FRONTEND=noninteractive SYSTEMD_COLORS=0 SYSTEMD_BUS_TIMEOUT=180
 ExecStart=/bin/sh -eu /shared/script
 StandardOutput=append:/shared/out
 StandardError=inherit
