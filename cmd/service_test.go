@@ -117,6 +117,7 @@ ln -s /etc/sv/postino-program /etc/service/
 postino delete --all
 ./install.sh --uninstall --purge
 await ended
+[ -z "$(find /run -name 'postino*')" ]
 `)
 	allIsThere(t, out)
 	if changed != "" {
@@ -153,6 +154,7 @@ rc-service postino-program start
 postino delete --all
 ./install.sh --uninstall --purge
 await ended
+[ -z "$(find /run -name 'postino*')" ]
 `)
 	allIsThere(t, out)
 	if changed != "" {

@@ -43,7 +43,7 @@ func (d *doctor) programs() []finding {
 }
 
 func program(check string, paths []string) finding {
-	found := finding{check, warning, paths[0] + " is not there: programs that call it send nothing", "./install.sh puts it there"}
+	found := finding{check, warning, paths[0] + " is not there: programs that call it send nothing", "./install.sh, or the package postino-mta, puts it there"}
 	for _, path := range paths {
 		real, ours, err := identify(path)
 		if real == "" {
@@ -55,7 +55,7 @@ func program(check string, paths []string) finding {
 		}
 		if err != nil || !ours {
 			return finding{check, warning, about + ", which is not postino's: mail that is handed to it goes another way",
-				"./install.sh puts postino in its place"}
+				"./install.sh, or the package postino-mta, puts postino in its place"}
 		}
 		if found.Status != well {
 			found = finding{check, well, about + ", of postino", ""}

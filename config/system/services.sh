@@ -111,4 +111,7 @@ stop_service() {
 		;;
 	none) stop_runner ;;
 	esac
+	for dir in /run/postino /run/postino-program; do # with the sockets of helpers
+		[ ! -d "$dir" ] || run rm -rf "$dir"
+	done
 }
