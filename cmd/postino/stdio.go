@@ -25,13 +25,24 @@ func stdio(a *app, noAliases bool) error {
 	if s.Hostname, err = os.Hostname(); err != nil {
 		s.Hostname = "localhost"
 	}
-	if c, err := a.loadConfig(); err == nil {
-		s.MaxMessageSize, s.MaxRecipients = int64(c.MaxMessageSize), c.Limits.MaxRecipients
-	}
+	s.MaxMessageSize, s.MaxRecipients = a.sessionLimits()
 	if err := s.Serve(a.stdin, a.stdout); err != nil {
 		return &exitError{status: exIO, err: err}
 	}
 	return nil
+}
+
+// sessionLimits are how many octets and recipients a message may have, 0 where the
+// configuration does not tell.
+func (a *app) sessionLimits() (octets int64, recipients int) {
+	if info, err := os.Stat(a.config); err == nil && !info.Mode().IsRegular() {
+		return 0, 0 // a pipe may have nothing to say, and let us wait for it
+	}
+	c, err := a.loadConfig()
+	if err != nil {
+		return 0, 0
+	}
+	return int64(c.MaxMessageSize), c.Limits.MaxRecipients
 }
 
 // startUntilEmpty starts a runner that ends when the queue is empty, for a spool
