@@ -290,7 +290,7 @@ func TestNoRecipientNoData(t *testing.T) {
 	r.Deliver(t.Context(), batch(hello, "a@x.test", "b@x.test"))
 	r.Close()
 	never(t, server, "^DATA")
-	said(t, server, "^QUIT$")
+	quits(t, server)
 }
 
 // The end of the context ends any wait, over a socket too, and says so.
