@@ -117,25 +117,35 @@ func (p *place) run(t *testing.T, uid uint32, line ...string) result {
 	return result{stdout.String(), stderr.String(), cmd.ProcessState.ExitCode()}
 }
 
-// store puts a message into the spool while nobody has it.
-func (p *place) store(t *testing.T, uid int, subject string) spool.ID {
+// hold opens the spool while nobody has it; release gives it back to its owner.
+func (p *place) hold(t *testing.T) (s *spool.Spool, release func()) {
 	t.Helper()
 	s, err := spool.Open(p.spool, spool.Options{})
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer func() {
-		if err := s.Close(); err != nil {
-			t.Error(err)
-		}
+	give := func() error {
 		entries, err := os.ReadDir(p.spool)
 		for _, e := range entries {
 			err = errors.Join(err, os.Chown(filepath.Join(p.spool, e.Name()), testOwner, testOwner))
 		}
-		if err != nil {
+		return err
+	}
+	if err := give(); err != nil {
+		t.Error(err)
+	}
+	return s, func() {
+		if err := errors.Join(give(), s.Close()); err != nil {
 			t.Error(err)
 		}
-	}()
+	}
+}
+
+// store puts a message into the spool while nobody has it.
+func (p *place) store(t *testing.T, uid int, subject string) spool.ID {
+	t.Helper()
+	s, release := p.hold(t)
+	defer release()
 	d, err := s.NewDraft(0)
 	if err != nil {
 		t.Fatal(err)

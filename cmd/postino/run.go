@@ -30,8 +30,9 @@ const (
 	// controlGrace is how long questions under way may go on at the end.
 	controlGrace = time.Second
 	// yieldWait is how long a full runner waits for one started for the moment to
-	// give up the spool: its attempts may need their grace.
-	yieldWait = 40 * time.Second
+	// give up the spool: its attempts may need their grace, and the machine may stand
+	// still for a while.
+	yieldWait = 70 * time.Second
 	// silentWait is how long a full runner waits for somebody who has the spool and
 	// answers no questions: a runner that begins or ends, or a command that reads. On a
 	// machine that stands still for a while these do too.
@@ -153,7 +154,8 @@ func askToYield(ctx context.Context, dir string) (asked, answered bool) {
 		err = client.Yield(ctx)
 		asked = err == nil
 	}
-	return asked, !errors.Is(err, control.ErrNoRunner)
+	var remote *control.RemoteError
+	return asked, err == nil || errors.As(err, &remote)
 }
 
 func (svc *service) run(ctx context.Context) error {
