@@ -18,25 +18,21 @@ import (
 
 // dialAs connects to a socket of the spool as another user. Only root can.
 func (b *box) dialAs(uid int, socket string) (net.Conn, error) {
-	type result struct {
-		conn net.Conn
-		err  error
+	// The bare system call changes this thread alone. It has to become root's again, and
+	// may not end: the kernel ends with it what it has started with Pdeathsig, for
+	// whichever test that was.
+	runtime.LockOSThread()
+	defer runtime.UnlockOSThread()
+	const same = ^uintptr(0)
+	if _, _, errno := unix.RawSyscall(unix.SYS_SETRESUID, same, uintptr(uid), same); errno != 0 {
+		return nil, errno
 	}
-	done := make(chan result)
-	go func() {
-		// Of this thread alone, which ends with the goroutine.
-		runtime.LockOSThread()
-		const same = ^uintptr(0)
-		if _, _, errno := unix.RawSyscall(unix.SYS_SETRESUID, same, uintptr(uid), same); errno != 0 {
-			done <- result{nil, errno}
-			return
-		}
-		// net.Dial may connect on this thread or, where it waits, has connected already.
-		conn, err := net.Dial("unix", filepath.Join(b.spool, socket))
-		done <- result{conn, err}
-	}()
-	r := <-done
-	return r.conn, r.err
+	// net.Dial connects on this thread or, where it waits, has connected already.
+	conn, err := net.Dial("unix", filepath.Join(b.spool, socket))
+	if _, _, errno := unix.RawSyscall(unix.SYS_SETRESUID, same, 0, same); errno != 0 {
+		b.t.Fatal(errno)
+	}
+	return conn, err
 }
 
 // memory is a figure of /proc/PID/status, in octets.
