@@ -19,8 +19,11 @@ import (
 )
 
 const (
-	// stopGrace is how long attempts under way may go on after a stop.
+	// stopGrace is how long attempts under way may go on after a stop. It passes in
+	// turns, of which a machine that stands still takes one: what a relay said meanwhile
+	// is still to be read, or the message would be sent again.
 	stopGrace = 25 * time.Second
+	stopTurns = 25
 	// lookAnyway is how long the runner sleeps at most: clocks jump and machines
 	// are suspended, and no timer tells.
 	lookAnyway = time.Minute
@@ -48,6 +51,7 @@ type Runner struct {
 	policies *tlspolicy.Store
 	tokens   *oauth.Store
 	alive    chan struct{} // unbuffered: who sends is met by the loop of Run
+	grace    time.Duration // see stopGrace
 
 	notices notices
 
@@ -62,7 +66,7 @@ type Runner struct {
 
 // New returns a Runner with that configuration.
 func New(c *config.Config, log *slog.Logger) (*Runner, error) {
-	r := &Runner{log: log, often: warnings.New(log), queue: newQueue(), policies: new(tlspolicy.Store), tokens: oauth.New(""), alive: make(chan struct{}), tooMuch: make(chan struct{}, 1), breakers: breakers{log: log}, network: network{log: log}}
+	r := &Runner{log: log, often: warnings.New(log), queue: newQueue(), policies: new(tlspolicy.Store), tokens: oauth.New(""), alive: make(chan struct{}), grace: stopGrace, tooMuch: make(chan struct{}, 1), breakers: breakers{log: log}, network: network{log: log}}
 	r.policies.Warn = func(domain string, err error) { log.Warn("policy", "domain", domain, "err", err) }
 	r.tokens.Warn = func(username string, err error) {
 		log.Warn("access token not refreshed", "username", username, "err", err)
@@ -254,11 +258,30 @@ func (r *Runner) Run(ctx context.Context, s *spool.Spool) error {
 		case <-r.alive:
 		}
 	}
-	grace := time.AfterFunc(stopGrace, abort)
-	defer grace.Stop()
+	over := make(chan struct{})
+	go func() {
+		if r.graceEnds(over) {
+			abort()
+		}
+	}()
 	drain(finished, running)
+	close(over)
 	background.Wait()
 	return s.FencedBy() // it may have happened meanwhile
+}
+
+// graceEnds returns after the grace of a stop, with true, or when all is over.
+func (r *Runner) graceEnds(over <-chan struct{}) bool {
+	turn := time.NewTicker(r.grace / stopTurns)
+	defer turn.Stop()
+	for range stopTurns {
+		select {
+		case <-turn.C:
+		case <-over:
+			return false
+		}
+	}
+	return true
 }
 
 // Alive returns once the loop of Run has come round. The error is ctx's.
