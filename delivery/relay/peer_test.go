@@ -59,6 +59,6 @@ func TestSourceAddress(t *testing.T) {
 	if host, _, _ := net.SplitHostPort(server.Messages()[0].Client); host != "127.0.0.2" {
 		t.Errorf("came from %s", host)
 	}
-	c.SourceAddress = "192.0.2.1" // not ours
+	c.SourceAddress = foreign(0)
 	want{"4.4.1", 0, "connect", "cannot connect"}.check(t, newRelay(t, c, patient()).Deliver(t.Context(), one())[0])
 }
