@@ -152,7 +152,8 @@ mkdir -p /etc/systemd/system/postino.socket.d
 printf '[Socket]\nListenStream=127.0.0.1:25\n' >/etc/systemd/system/postino.socket.d/override.conf
 systemctl daemon-reload
 ip link set lo up
-systemctl restart postino.socket postino.service
+systemctl stop postino.socket postino
+systemctl start postino.socket postino
 python3 -c 'import smtplib; smtplib.SMTP("127.0.0.1").sendmail("a@example.org", "alice@example.org", "Subject: by port\n\nhello\n")'
 postino trace "by port" | grep '^  arrived.* by tcp from uid 0'
 systemctl enable --now postino-mailbox.socket postino-program.socket
