@@ -3,6 +3,7 @@ package main
 import (
 	"bufio"
 	"bytes"
+	"context"
 	"fmt"
 	"io"
 	"net"
@@ -60,13 +61,15 @@ func TestMetricsAreForRequestsToThisMachine(t *testing.T) {
 		t.Fatal(err)
 	}
 	p.start(t, 0)
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
+	defer cancel()
 	for host, want := range map[string]int{
 		address: 200, "127.0.0.7": 200, "[::1]:19156": 200, "[::1]": 200, "192.0.2.1": 200,
 		"localhost": 200, "localhost:19156": 200, "LOCALHOST.": 200, "web1.example.com:19156": 200, "web1": 200, "Mail.Metrics.Example": 200,
 		"evil.example": 421, "evil.example:19156": 421, "127.0.0.7.evil.example": 421, "localhost.evil.example": 421,
 		"web1.evil.example": 421, "metrics.example": 421, "web2": 421,
 	} {
-		req, err := http.NewRequestWithContext(t.Context(), http.MethodGet, "http://"+address+"/metrics", nil)
+		req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+address+"/metrics", nil)
 		if err != nil {
 			t.Fatal(err)
 		}

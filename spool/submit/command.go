@@ -68,5 +68,5 @@ func boundSize(line []byte) []byte {
 		return line
 	}
 	text := string(line)
-	return []byte(text[:at[2]] + strconv.Itoa(maxServerSize) + text[at[3]:])
+	return []byte(text[:at[2]] + strconv.FormatUint(maxServerSize, 10) + text[at[3]:])
 }

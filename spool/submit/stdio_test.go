@@ -15,6 +15,7 @@ import (
 	"postino/spool"
 	"postino/spool/address"
 	"postino/spool/handoff"
+	"postino/spool/standstill"
 	"postino/spool/submit"
 )
 
@@ -44,6 +45,12 @@ func speakAs(t *testing.T, s submit.Stdio) *dialogue {
 		inR.Close()
 		d.done <- err
 	}()
+	late := time.AfterFunc(patience, func() {
+		t.Errorf("the dialogue is not over within %v:\n%s", patience, standstill.Here())
+		outR.Close()
+		inW.Close()
+	})
+	t.Cleanup(func() { late.Stop() })
 	d.expect("220 host.test ")
 	return d
 }
@@ -55,6 +62,7 @@ func speakTo(t *testing.T, dir string) *dialogue {
 	if err != nil {
 		t.Fatal(err)
 	}
+	_ = c.SetDeadline(time.Now().Add(patience))
 	d := &dialogue{t: t, in: c, out: bufio.NewScanner(c), done: make(chan error, 1)}
 	d.done <- nil // it ends by being closed
 	d.expect("220 host.test ")
