@@ -12,6 +12,7 @@ import (
 	"postino/delivery/relay/relaytest"
 	"postino/spool"
 	"postino/spool/spooltest"
+	"postino/spool/standstill"
 )
 
 // Without a network nothing is attempted, whatever is due, and nobody hears of it; soon
@@ -67,7 +68,7 @@ func inItsOwnNetwork(t *testing.T) {
 	if (os.Geteuid() != 0 || err != nil) && os.Getenv("CI") != "true" {
 		t.Skip("needs root and ip(8)")
 	}
-	cmd := exec.CommandContext(t.Context(), os.Args[0], "-test.run=^"+t.Name()+"$", "-test.v")
+	cmd := standstill.Command(t, 4*patience, os.Args[0], "-test.run=^"+t.Name()+"$", "-test.v")
 	cmd.Env = append(os.Environ(), "DELIVERY_TEST_OFFLINE=1")
 	cmd.SysProcAttr = &syscall.SysProcAttr{Cloneflags: syscall.CLONE_NEWNET}
 	out, err := cmd.CombinedOutput()

@@ -16,6 +16,7 @@ import (
 	"postino/delivery/control"
 	"postino/spool"
 	"postino/spool/address"
+	"postino/spool/standstill"
 )
 
 // lines are the entries of a list, as "ID msg rcpt status".
@@ -206,12 +207,25 @@ func TestFollowerIsToldWhatHappensAndWhatItMissed(t *testing.T) {
 			}
 		}
 	}()
-	if e := <-got; e.ID != id || e.Msg != "accepted" {
+	next := func() control.Entry {
+		t.Helper()
+		select {
+		case e, more := <-got:
+			if !more {
+				t.Fatal("the log has ended")
+			}
+			return e
+		case <-time.After(patience):
+			t.Fatalf("no line for %v:\n%s", patience, standstill.Here())
+		}
+		return control.Entry{}
+	}
+	if e := next(); e.ID != id || e.Msg != "accepted" {
 		t.Errorf("the past: %+v", e)
 	}
 	log.Info("accepted", "id", id) // the line of what was read from the spool
 	log.Info("hello", "id", id, "took", 3*time.Millisecond)
-	if e := <-got; e.Msg != "hello" || e.Attrs[0].Value.String() != "3ms" {
+	if e := next(); e.Msg != "hello" || e.Attrs[0].Value.String() != "3ms" {
 		t.Errorf("what happens: %+v", e)
 	}
 	// Nobody reads: the runner does not mind, and the reader is told later.
@@ -222,7 +236,7 @@ func TestFollowerIsToldWhatHappensAndWhatItMissed(t *testing.T) {
 	}
 	lost, seen := int64(0), int64(0)
 	for lost+seen < n {
-		switch e := <-got; e.Msg {
+		switch e := next(); e.Msg {
 		case "log lines lost":
 			lost += e.Attrs[0].Value.Int64()
 		case "flood":

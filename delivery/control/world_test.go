@@ -20,6 +20,7 @@ import (
 	"postino/delivery/control"
 	"postino/spool"
 	"postino/spool/address"
+	"postino/spool/standstill"
 )
 
 // patience is how long a test waits for what has to come, so that a broken program ends
@@ -175,7 +176,7 @@ func runAs(t *testing.T, dir string, cred *syscall.Credential, args ...string) *
 			t.Fatal(err)
 		}
 	}
-	cmd := exec.CommandContext(t.Context(), program, args...)
+	cmd := standstill.Command(t, patience, program, args...)
 	cmd.Env = append(os.Environ(), "CONTROL_TEST_DIR="+dir)
 	cmd.SysProcAttr = &syscall.SysProcAttr{Credential: cred}
 	cmd.Stderr = os.Stderr

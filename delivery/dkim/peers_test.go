@@ -7,7 +7,14 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
+
+	"postino/spool/standstill"
 )
+
+// patience is how long a test waits for a program to end, so that a broken one ends the
+// test instead of hanging it. No stall of the machine comes near it.
+const patience = 2 * time.Minute
 
 // needs is the path of a program; with CI=true it has to be there.
 func needs(t *testing.T, name, pkg string) string {
@@ -75,7 +82,7 @@ func TestOpenDKIMVerifies(t *testing.T) {
 			}
 		}
 		for _, file := range signedLetters(t, []*Key{key}) {
-			out, err := exec.Command(program, "-x", conf, "-t", file).CombinedOutput()
+			out, err := standstill.Command(t, patience, program, "-x", conf, "-t", file).CombinedOutput()
 			if good := strings.HasPrefix(filepath.Base(file), "good"); good != (err == nil && strings.Contains(string(out), "verification (s="+key.Selector+", d=example.org") && strings.Contains(string(out), "succeeded")) {
 				t.Errorf("%s, %s: %v\n%s", key.Selector, filepath.Base(file), err, out)
 			}
@@ -87,7 +94,7 @@ func TestOpenDKIMVerifies(t *testing.T) {
 func TestDKIMPyVerifies(t *testing.T) {
 	t.Parallel()
 	python := needs(t, "/usr/bin/python3", "python3") // another may not have Debian's modules
-	if out, err := exec.Command(python, "-c", "import dkim").CombinedOutput(); err != nil {
+	if out, err := standstill.Command(t, patience, python, "-c", "import dkim").CombinedOutput(); err != nil {
 		if os.Getenv("CI") == "true" {
 			t.Fatalf("%v: apt-get install python3-dkim\n%s", err, out)
 		}
@@ -114,7 +121,7 @@ for line in sys.stdin:
 		args = append(args, key.Name(), record)
 	}
 	files := signedLetters(t, keys)
-	cmd := exec.Command(python, args...)
+	cmd := standstill.Command(t, patience, python, args...)
 	cmd.Stdin = strings.NewReader(strings.Join(files, "\n"))
 	out, err := cmd.CombinedOutput()
 	if err != nil {

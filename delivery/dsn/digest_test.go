@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"postino/spool/address"
+	"postino/spool/standstill"
 )
 
 func digest(t *testing.T, reports ...*Report) *Digest {
@@ -51,7 +52,7 @@ func TestTheWordsOfADigest(t *testing.T) {
 		}
 		t.Skip(err)
 	}
-	cmd := exec.Command(python, "-c", `
+	cmd := standstill.Command(t, patience, python, "-c", `
 import email, email.policy, sys
 m = email.message_from_bytes(sys.stdin.buffer.read(), policy=email.policy.default)
 for p in m.walk():

@@ -6,9 +6,15 @@ import (
 	"os/exec"
 	"strings"
 	"testing"
+	"time"
 
 	"postino/spool"
+	"postino/spool/standstill"
 )
+
+// patience is how long a test waits for a program to end, so that a broken one ends the
+// test instead of hanging it. No stall of the machine comes near it.
+const patience = 2 * time.Minute
 
 func bufioReader(s string) *bufio.Reader { return bufio.NewReader(strings.NewReader(s)) }
 
@@ -24,7 +30,7 @@ func TestPythonReadsReports(t *testing.T) {
 	}
 	r := report(Failed, noSuchUser(), busy())
 	r.Message.Subject = "=?utf-8?q?Gr=C3=BC=C3=9Fe?= " + strings.Repeat("long ", 20)
-	cmd := exec.Command(python, "-c", `
+	cmd := standstill.Command(t, patience, python, "-c", `
 import email, email.policy, sys
 m = email.message_from_bytes(sys.stdin.buffer.read(), policy=email.policy.default)
 def defects(p): return p.defects + [d for q in (p.iter_parts() if p.is_multipart() else []) for d in defects(q)]

@@ -10,6 +10,7 @@ import (
 
 	"postino/spool"
 	"postino/spool/address"
+	"postino/spool/standstill"
 )
 
 // A mail program that people use shows each kind of report: the subjects tell them
@@ -35,7 +36,7 @@ func TestMailProgramShowsReports(t *testing.T) {
 	if err := os.WriteFile(file, []byte(box.String()), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	cmd := exec.Command(program, "-n", "-R", "-S", "screen=100", "-S", "ttycharset=utf-8", "-f", file)
+	cmd := standstill.Command(t, patience, program, "-n", "-R", "-S", "screen=100", "-S", "ttycharset=utf-8", "-f", file)
 	cmd.Env = append(os.Environ(), "COLUMNS=140", "LC_ALL=C.UTF-8", "MAILRC=/dev/null")
 	cmd.Stdin = strings.NewReader("headers\nprint 1 2 3 4 5 6\nquit\n")
 	out, err := cmd.CombinedOutput()

@@ -15,6 +15,7 @@ import (
 	"postino/config"
 	"postino/spool"
 	"postino/spool/address"
+	"postino/spool/standstill"
 )
 
 // patience is how long a test waits for what has to come, so that a broken program ends
@@ -160,7 +161,7 @@ func TestMboxKeepsMessagesApart(t *testing.T) {
 		}
 		t.Skip(err)
 	}
-	out, err := exec.Command(python, "-c", `import mailbox, sys
+	out, err := standstill.Command(t, patience, python, "-c", `import mailbox, sys
 for m in mailbox.mbox(sys.argv[1], create=False): print(m.get_from(), m["subject"], m["delivered-to"])`, filepath.Join(dir, "box")).CombinedOutput()
 	if err != nil || strings.Count(string(out), "hi bob@host.test") != 2 {
 		t.Errorf("Python reads %s, %v", out, err)

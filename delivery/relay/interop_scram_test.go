@@ -3,7 +3,6 @@ package relay
 import (
 	"bufio"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"strconv"
 	"strings"
@@ -12,6 +11,7 @@ import (
 	"postino/config"
 	"postino/delivery/relay/relaytest"
 	"postino/delivery/relay/servertest"
+	"postino/spool/standstill"
 )
 
 // GNU SASL takes our logins by SCRAM-SHA-256-PLUS over the TLS of OpenSSL: both find the
@@ -28,7 +28,7 @@ func TestInteropWithGNUSASL(t *testing.T) {
 	cert, key := authority.ClientCert(t)
 	for _, version := range []string{"1.3", "1.2"} {
 		t.Run("TLS "+version, func(t *testing.T) {
-			server := exec.Command("/usr/bin/python3", "testdata/scram_server.py", cert, key, version, password)
+			server := standstill.Command(t, 4*patience, "/usr/bin/python3", "testdata/scram_server.py", cert, key, version, password)
 			server.Stderr = os.Stderr
 			out, err := server.StdoutPipe()
 			if err != nil {
