@@ -377,7 +377,7 @@ uninstall_all() {
 	[ -n "$dry" ] || [ "$(id -u)" -eq 0 ] || fail 'only root can do this; --dry-run shows what would be done'
 	undelivered=$(waiting)
 	if [ -n "$purge" ] && [ "${undelivered:-0}" -gt 0 ]; then
-		fail "$undelivered messages are not delivered yet: install postino again if it is gone; \"postino queue\" shows them, \"postino export\" takes them elsewhere, \"postino delete\" gives them up"
+		fail "messages that are not delivered yet: $undelivered: install postino again if it is gone; \"postino queue\" shows them, \"postino export\" takes them elsewhere, \"postino delete\" gives them up"
 	fi
 	title "taking away what is in $prefix"
 	make_room

@@ -300,4 +300,5 @@ func (r *Runner) Alerts() []Alert {
 func (r *Runner) Doubt() {
 	r.known.Forgive()
 	r.breakers.doubt()
+	r.network.doubt()
 }

@@ -35,6 +35,14 @@ func (n *network) isDown() bool {
 	return down
 }
 
+// doubt has the next attempt find out anew, although nothing changed: somebody who may
+// know better asked for it.
+func (n *network) doubt() {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	n.lostAt = time.Time{}
+}
+
 // lost takes in the replies of an attempt by a way that needs a network, and reports
 // whether they say no more than that there is none.
 func (n *network) lost(replies []spool.Reply) bool {

@@ -62,6 +62,26 @@ func TestNoNetworkIsNoAttempt(t *testing.T) {
 	}
 }
 
+// Who asks for it has mail attempted though no interface is up: he may know better.
+func TestRetryAttemptsWithoutANetwork(t *testing.T) {
+	if os.Getenv("DELIVERY_TEST_OFFLINE") == "" {
+		inItsOwnNetwork(t)
+		return
+	}
+	ip(t, "link", "set", "lo", "up")
+	server := relaytest.New(t, relaytest.Options{Listen: "0.0.0.0:0"})
+	r := start(t, t.TempDir(), settings(nil, func(c *config.Config) {
+		c.Relay = &config.Relay{Host: config.Hosts{"10.77.0.2"}, Port: server.Port(), TLS: config.NoTLS, Auth: config.AuthNone, MaxConnections: 2, MessagesPerConnection: 10}
+	}))
+	id := spooltest.Put(t, r.spool, content, "a@far.test")
+	r.logged("no network")
+	ip(t, "addr", "add", "10.77.0.2/32", "dev", "lo")
+	r.runner.Retry()
+	if m := r.wait(id, settled); m.Recipients[0].Status != spool.Relayed || m.Recipients[0].Attempts != 1 {
+		t.Errorf("%+v", m)
+	}
+}
+
 // inItsOwnNetwork runs the test again, with a loopback alone.
 func inItsOwnNetwork(t *testing.T) {
 	_, err := exec.LookPath("ip")
