@@ -84,7 +84,7 @@ postino delete --all
 ./install.sh --uninstall --purge
 `)
 	_, stayed, _ := strings.Cut(out, "--- stayed\n")
-	if changed != "" || !strings.HasPrefix(stayed, "install.sh: 1 messages are not delivered yet") || strings.Contains(stayed, " stays\n") ||
+	if changed != "" || !strings.HasPrefix(stayed, "install.sh: messages that are not delivered yet: 1:") || strings.Contains(stayed, " stays\n") ||
 		!strings.Contains(stayed, "\n/etc/postino/postino.toml\n/var/spool/postino/spool.db\n") {
 		t.Errorf("changed:\n%s\nafter:\n%s", changed, stayed)
 	}

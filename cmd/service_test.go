@@ -179,7 +179,7 @@ postino delete --all
 ./install.sh --uninstall --purge
 `)
 	allIsThere(t, out)
-	if changed != "" || !strings.Contains(out, "messages are not delivered yet") {
+	if changed != "" || !strings.Contains(out, "messages that are not delivered yet: ") {
 		t.Errorf("changed:\n%s\nout:\n%s", changed, out)
 	}
 }
