@@ -6,8 +6,13 @@ import (
 	"postino/spool"
 )
 
-// errMisplaced is a reply of a class that its command cannot have.
-var errMisplaced = errors.New("a reply out of place")
+var (
+	// errMisplaced is a reply of a class that its command cannot have.
+	errMisplaced = errors.New("a reply out of place")
+	// errNoBDAT: the remote offers CHUNKING, and does not know BDAT. It takes the content
+	// that follows for commands, and no message that goes so.
+	errNoBDAT = errors.New("CHUNKING is offered, and BDAT not known")
+)
 
 // bury settles what a session had under way when it ended. Only a message whose
 // end has left this machine may have been taken by the remote (RFC 1047): that
@@ -37,6 +42,8 @@ func (s *session) bury() {
 		undecided := t.undecided()
 		switch {
 		case len(undecided) == 0:
+		case t.bdat && errors.Is(f.err, errNoBDAT):
+			s.pool.put(&job{delivery: t.delivery, to: undecided, moved: t.moved, plain: t.plain}, true)
 		case t == s.sending && f.said != nil && f.said.code != 421:
 			t.settle(undecided, s.judgeMail(stepData, *f.said))
 		case s.inDoubt(t):

@@ -22,7 +22,7 @@ func (s *session) chunks(t *transaction) bool {
 	s.pool.mu.Lock()
 	defer s.pool.mu.Unlock()
 	chunks := s.words.differ() && !s.pool.confused && s.ext.has("CHUNKING") && t.content.ReadCloser == nil && !s.pool.peer.lmtp
-	s.chunked = s.chunked || chunks
+	s.chunked, t.bdat = s.chunked || chunks, chunks
 	return chunks
 }
 

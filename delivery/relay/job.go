@@ -84,6 +84,7 @@ type transaction struct {
 	soured  bool // somebody of it does not get the message
 	begun   time.Time
 	goAhead bool  // 354
+	bdat    bool  // the content goes by BDAT
 	over    bool  // done with: not in flight any more
 	end     int64 // where its last octet is in what the session writes; 0 is not yet
 }

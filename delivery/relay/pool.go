@@ -40,7 +40,7 @@ type pool struct {
 	sessions []*session // those that are being opened too
 	allowed  int        // sessions at a time, as the remote has it: 1 to most
 	streak   int        // transactions that went well since allowed changed
-	confused bool       // answers have not matched their commands: no BDAT any more
+	confused bool       // BDAT is not known, or answers do not match their commands: no BDAT any more
 	lockstep bool       // what was sent ahead was not heard: no PIPELINING any more
 	next     time.Time  // when rate allows the next transaction
 	pacer    *time.Timer

@@ -145,6 +145,10 @@ func (s *session) take(a answer) {
 	case e.step == stepReset && class != 2:
 		s.fail(fault{err: errUnasked})
 		return
+	case e.step == stepDot && e.t.bdat && a.code >= 500 && a.code <= 504:
+		s.pool.confused = true
+		s.fail(fault{err: errNoBDAT})
+		return
 	case s.chunked && s.words.mistaken(e.step, a):
 		s.pool.confused = true
 		s.fail(fault{errMisplaced, &a})

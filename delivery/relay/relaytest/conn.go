@@ -170,7 +170,7 @@ func (c *conn) content() bool {
 		}
 		data.Write(bytes.TrimPrefix(line, []byte(".")))
 	}
-	return c.end(data.Bytes())
+	return c.end(data.Bytes(), "")
 }
 
 // chunk reads a chunk (RFC 3030 §2). Like a server it wants a recipient first.
@@ -204,13 +204,13 @@ func (c *conn) chunk(arg string) bool {
 	}
 	data := c.chunks
 	c.chunks = nil
-	return c.end(data)
+	return c.end(data, "BDAT")
 }
 
-// end takes a message and answers its end.
-func (c *conn) end(data []byte) bool {
+// end takes a message and answers its end; by is BDAT, or empty for DATA.
+func (c *conn) end(data []byte, by string) bool {
 	// It is on record before the client can know.
-	end := c.server.rule(c, "dot", "")
+	end := c.server.rule(c, "dot", by)
 	const usual = "250 2.0.0 Ok: queued as Q1"
 	if len(c.to) == 0 {
 		c.server.mu.Lock()
@@ -230,7 +230,7 @@ func (c *conn) end(data []byte) bool {
 			return false
 		}
 		if c.server.options.LMTP {
-			end = c.server.rule(c, "dot", "")
+			end = c.server.rule(c, "dot", by)
 		}
 	}
 	c.from, c.to = nil, nil
