@@ -5,6 +5,7 @@ import (
 	"bytes"
 	"crypto/tls"
 	"errors"
+	"fmt"
 	"io"
 	"net"
 	"os"
@@ -163,6 +164,7 @@ func (c *conn) content() bool {
 	for {
 		line, err := c.in.ReadBytes('\n')
 		if err != nil {
+			c.gaveUp(err, "end of the content", data.Len()+len(line))
 			return false
 		}
 		if string(line) == ".\r\n" {
@@ -191,7 +193,8 @@ func (c *conn) chunk(arg string) bool {
 		n -= r.After
 	}
 	chunk := make([]byte, n)
-	if _, err := io.ReadFull(c.in, chunk); err != nil {
+	if got, err := io.ReadFull(c.in, chunk); err != nil {
+		c.gaveUp(err, fmt.Sprintf("chunk of %d octets", n), got)
 		return false
 	}
 	if c.from == nil || len(c.to) == 0 {
@@ -398,11 +401,17 @@ func (c *conn) read() (string, bool) {
 		c.rw.SetReadDeadline(time.Now().Add(patience))
 	}
 	line, err := c.in.ReadString('\n')
-	if errors.Is(err, os.ErrDeadlineExceeded) {
-		c.server.t.Logf("relaytest: connection %d was given up: no command for %v, but %q; commands so far: %q", c.number, patience, line, c.server.Commands())
-	}
+	c.gaveUp(err, "command", len(line))
 	if c.server.options.Deaf {
 		_, _ = c.in.Discard(len(c.there()))
 	}
 	return strings.TrimRight(line, "\r\n"), err == nil
+}
+
+// gaveUp tells the test when a client was waited for in vain, and what there is of it.
+func (c *conn) gaveUp(err error, what string, octets int) {
+	if errors.Is(err, os.ErrDeadlineExceeded) {
+		c.server.t.Logf("relaytest: connection %d is given up: no %s within %v, but %d octets; commands so far: %q",
+			c.number, what, patience, octets, c.server.Commands())
+	}
 }
