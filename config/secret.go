@@ -131,16 +131,15 @@ func secretCommand(ctx context.Context, argv []string) (Secret, error) {
 	cmd := exec.CommandContext(ctx, argv[0], argv[1:]...)
 	held, err := runInto(&out, cmd)
 	line, _, whole := bytes.Cut(out.data, []byte("\n"))
-	if held && !whole && err == nil {
-		err = errors.New("a child of it keeps its output open, which is not a whole line")
-	}
 	switch {
-	case ctx.Err() != nil:
+	case err != nil && ctx.Err() != nil: // the wait for its output is none of its time
 		return "", fmt.Errorf("%s gave no password in time: %w", argv[0], ctx.Err())
 	case out.tooLong: // err is how the program took it
 		return "", fmt.Errorf("%s wrote more than %v", argv[0], Size(maxSecret))
 	case err != nil:
 		return "", fmt.Errorf("%s: %w: run it as the runner's user to see why", argv[0], err)
+	case held && !whole:
+		return "", fmt.Errorf("%s wrote no whole line, and a child of it keeps its output open: have it end the line", argv[0])
 	}
 	return secretText(argv[0], line)
 }
