@@ -12,6 +12,7 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+	"time"
 
 	"github.com/BurntSushi/toml"
 )
@@ -194,6 +195,38 @@ func TestPasswordCommandMayLeaveAnAgent(t *testing.T) {
 		}
 	}
 	if _, err := end.WriteString("\n\n"); err != nil {
+		t.Error(err)
+	}
+}
+
+// The time of a command ends with it: how long others hold its output is not counted.
+func TestPasswordOfACommandThatEndedIsNotLate(t *testing.T) {
+	dir := t.TempDir()
+	gone, ended := filepath.Join(dir, "gone"), filepath.Join(dir, "ended")
+	if err := syscall.Mkfifo(gone, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	end, err := os.OpenFile(gone, os.O_RDWR, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer end.Close()
+	ctx, cancel := context.WithCancel(t.Context())
+	defer cancel()
+	go func() { // the time is over when the command is
+		for ctx.Err() == nil {
+			if _, err := os.Stat(ended); err == nil {
+				cancel()
+			}
+			time.Sleep(time.Millisecond)
+		}
+	}()
+	const agent = `{ while kill -0 $$; do sleep 0.1; done; : >"$1"; read x <"$0"; } 2>&- & echo `
+	got, err := (&Relay{PasswordCommand: []string{"sh", "-c", agent + password, gone, ended}}).Secret(ctx)
+	if got.Reveal() != password || err != nil {
+		t.Errorf("got %q, %v; want the password", got.Reveal(), err)
+	}
+	if _, err := end.WriteString("\n"); err != nil {
 		t.Error(err)
 	}
 }
