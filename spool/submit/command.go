@@ -46,8 +46,8 @@ func chunkSize(line string) int64 {
 }
 
 const (
-	// maxServerSize is the largest SIZE that the server's parser takes, in octets; no
-	// limit of ours is as large.
+	// maxServerSize is the largest SIZE that the server's parser takes, in octets. Where
+	// max_message_size is above it, too large a message is found out by its content.
 	maxServerSize = 1<<32 - 1
 	// maxSizeDigits is how long a SIZE may be (RFC 1870 §3).
 	maxSizeDigits = 20
