@@ -152,6 +152,7 @@ func (x *MX) peer(t target, plaintext bool) *peer {
 	p := &peer{
 		network: "tcp", address: net.JoinHostPort(t.addr.String(), strconv.Itoa(x.config.Port)), host: t.name,
 		policy: config.Opportunistic, demand: t.demand, hello: x.hostname, time: x.timeouts,
+		notUs: !x.config.AllowLoopback,
 	}
 	if p.host == "" {
 		p.host = t.addr.String()

@@ -154,6 +154,9 @@ func TestOwnAddressesAreALoop(t *testing.T) {
 			t.Errorf("%s: %q, %+v, want %q", domain, got, reply, want)
 		}
 	}
+	if p := x.peer(target{name: "far.test"}, false); !p.notUs || p.hello == "" {
+		t.Errorf("an exchanger may have our name: %+v", p)
+	}
 }
 
 // foreign is the nth address that this machine does not have, of those for

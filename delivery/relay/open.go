@@ -3,6 +3,7 @@ package relay
 import (
 	"context"
 	"crypto/tls"
+	"strings"
 	"time"
 
 	"postino/config"
@@ -132,7 +133,7 @@ func (s *session) hello() *refusal {
 		return s.failed(verb, err)
 	case a.code == 250:
 		s.ext = parseEHLO(a)
-		return nil
+		return s.notUs(verb, a)
 	case a.code/100 != 5 || verb == "LHLO":
 		return s.refused(verb, a)
 	}
@@ -147,7 +148,19 @@ func (s *session) hello() *refusal {
 	case a.code != 250:
 		return s.refused("HELO", a)
 	}
-	return nil
+	return s.notUs("HELO", a)
+}
+
+// notUs refuses a server that has our name: mail for it would go in circles. It waits,
+// and is not returned, since two machines may have one name by mistake.
+func (s *session) notUs(verb string, a answer) *refusal {
+	name, _, _ := strings.Cut(a.lines[0], " ")
+	// localhost, say, names nobody.
+	if !s.pool.peer.notUs || !strings.Contains(name, ".") || !strings.EqualFold(name, s.pool.peer.hello) {
+		return nil
+	}
+	return &refusal{Reply: s.local(verb, "4.4.6", "it calls itself "+name+", which is the name of this machine: mail would go in circles; "+
+		"if it is another one, give this one a hostname of its own in postino.toml")}
 }
 
 // failed is the refusal made of an error of the connection.

@@ -38,6 +38,8 @@ type peer struct {
 	method config.AuthMethod
 
 	hello string // our name in EHLO; see ehloName
+	// notUs: it may not call itself hello, as one must not that strangers' DNS names.
+	notUs bool
 	time  config.Timeouts
 	// dial connects; nil dials address.
 	dial func(ctx context.Context) (net.Conn, error)

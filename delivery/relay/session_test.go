@@ -328,3 +328,33 @@ func TestRequiredTLS(t *testing.T) {
 		})
 	}
 }
+
+// A mail exchanger that has our name gets nothing, whatever its DNS name is. One that
+// the operator chose may have it, and a name without a dot is nobody's.
+func TestExchangerWithOurNameIsALoop(t *testing.T) {
+	for _, tt := range []struct {
+		ours, reply, older string
+		notUs              bool
+		want               want
+	}{
+		{"Client.test", "250-client.TEST hello\n250 SIZE", "", true, want{"4.4.6", 0, "EHLO", "hostname of its own"}},
+		{"client.test", "502 what", "250 client.test", true, want{"4.4.6", 0, "HELO", "client.test"}},
+		{"client.test", "250 client.test hello", "", false, want{"2", 250, "dot", ""}},
+		{"client.test", "250 mail.client.test", "", true, want{"2", 250, "dot", ""}},
+		{"client.test", "250 ", "", true, want{"2", 250, "dot", ""}},
+		{"localhost", "250 localhost", "", true, want{"2", 250, "dot", ""}},
+	} {
+		rules := []relaytest.Rule{{At: "EHLO", Reply: tt.reply}}
+		if tt.older != "" {
+			rules = append(rules, relaytest.Rule{At: "HELO", Reply: tt.older})
+		}
+		server := relaytest.New(t, relaytest.Options{Rules: rules})
+		p := newPool(&peer{network: "tcp", address: server.Addr(), host: "mx.test", policy: config.Opportunistic, hello: tt.ours, notUs: tt.notUs, time: patient()},
+			1, 100, config.Rate{})
+		t.Cleanup(p.close)
+		tt.want.check(t, send(t, p, one())[0])
+		if tt.want.status == "4.4.6" {
+			never(t, server, "^(STARTTLS|MAIL)")
+		}
+	}
+}
