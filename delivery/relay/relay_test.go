@@ -70,7 +70,7 @@ func newRelay(t *testing.T, c *config.Relay, timeouts config.Timeouts) *Relay {
 		t.Fatal(err)
 	}
 	for _, p := range r.pools {
-		p.idle = patience // what a test counts is not to depend on how fast it is
+		p.idle = patience / 2 // what a test counts is not to depend on how fast it is
 	}
 	t.Cleanup(r.Close)
 	return r
