@@ -6,6 +6,7 @@ import (
 	"os"
 	"slices"
 	"strconv"
+	"strings"
 	"testing"
 	"time"
 
@@ -177,4 +178,63 @@ func BenchmarkHistory(b *testing.B) {
 		}
 		b.ReportMetric(float64(removed)/time.Since(start).Seconds(), "messages/s")
 	})
+}
+
+func TestCapturedContentLivesAsLongAsItsHistory(t *testing.T) {
+	dir := t.TempDir()
+	s, err := spool.Open(dir, spool.Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	big := strings.Repeat("x", large)
+	small, file := spooltest.Put(t, s, "tiny", "a@x.test"), spooltest.Put(t, s, big, "a@x.test")
+	gone := spooltest.Put(t, s, big, "a@x.test")
+	finishAll(t, s, small, spool.Delivered, true)
+	finishAll(t, s, file, spool.Delivered, true)
+	finishAll(t, s, gone, spool.Relayed, false)
+	spooltest.Close(t, s)
+	s = spooltest.Open(t, dir, spool.Options{})
+	if content(t, s, small) != "tiny" || content(t, s, file) != big {
+		t.Error("captured content is not what was captured")
+	}
+	if n, err := s.TrimHistory(time.Now().Add(-time.Hour), 1<<20); n != 0 || err != nil {
+		t.Errorf("trimmed %d of what is young, %v", n, err)
+	}
+	if n, err := s.TrimHistory(time.Now().Add(time.Hour), 1<<20); n != 3 || err != nil {
+		t.Errorf("trimmed %d, %v; want 3", n, err)
+	}
+	if got := files(t, dir); len(got) != 0 {
+		t.Errorf("content left: %v", got)
+	}
+	if _, err := s.Message(small); !errors.Is(err, spool.ErrNotFound) {
+		t.Errorf("trimmed message: %v", err)
+	}
+}
+
+func TestHistoryKeepsTheNewestWithinItsSize(t *testing.T) {
+	s := spooltest.New(t, spool.Options{})
+	var ids []spool.ID
+	for i := range 20 {
+		d, err := s.NewDraft(spool.NewID(time.Now().Add(time.Duration(i-60) * time.Second)))
+		if err != nil {
+			t.Fatal(err)
+		}
+		id, err := d.Commit(spooltest.Message(t, "a@x.test"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		finishAll(t, s, id, spool.Relayed, false)
+		ids = append(ids, id)
+	}
+	const size = 4096
+	n, err := s.TrimHistory(time.Time{}, size)
+	if err != nil || n == 0 || n == len(ids) {
+		t.Fatalf("trimmed %d, %v: want some", n, err)
+	}
+	for i, id := range ids {
+		_, err := s.Message(id)
+		if gone := errors.Is(err, spool.ErrNotFound); gone != (i < n) {
+			t.Errorf("message %d of %d, %d trimmed: gone = %v", i, len(ids), n, gone)
+		}
+	}
 }

@@ -1,19 +1,15 @@
 package spool_test
 
 import (
-	"bytes"
 	"errors"
 	"fmt"
 	"io"
-	"io/fs"
 	"os"
 	"path/filepath"
 	"strings"
 	"sync"
 	"testing"
 	"time"
-
-	bolt "go.etcd.io/bbolt"
 
 	"postino/spool"
 	"postino/spool/spooltest"
@@ -98,26 +94,6 @@ func TestDraftLeavesNothing(t *testing.T) {
 	d.Discard()
 	if got := files(t, dir); len(got) != 0 {
 		t.Errorf("content files after Discard = %v", got)
-	}
-}
-
-// A crash between the content and the record leaves a file that nobody names.
-func TestOpenSweepsOrphanContent(t *testing.T) {
-	dir := t.TempDir()
-	s, err := spool.Open(dir, spool.Options{})
-	if err != nil {
-		t.Fatal(err)
-	}
-	id := spooltest.Put(t, s, strings.Repeat("x", large), "a@x.test")
-	spooltest.Close(t, s)
-	for _, name := range []string{spool.NewID(time.Now()).String(), "junk"} {
-		if err := os.WriteFile(filepath.Join(dir, "content", name), []byte("y"), 0o600); err != nil {
-			t.Fatal(err)
-		}
-	}
-	spooltest.Open(t, dir, spool.Options{})
-	if got := files(t, dir); len(got) != 1 || got[0] != id.String() {
-		t.Errorf("content files = %v, want %s alone", got, id)
 	}
 }
 
@@ -279,96 +255,6 @@ func TestHeldMessageIsNotDue(t *testing.T) {
 	}
 }
 
-func TestDamageNeverReadsAsComplete(t *testing.T) {
-	for _, tt := range []struct {
-		name   string
-		damage func(t *testing.T, path string)
-	}{
-		{"a flipped bit", func(t *testing.T, path string) {
-			b, err := os.ReadFile(path)
-			if err != nil {
-				t.Fatal(err)
-			}
-			b[len(b)/2] ^= 1
-			if err := os.WriteFile(path, b, 0o600); err != nil {
-				t.Fatal(err)
-			}
-		}},
-		{"half of it", func(t *testing.T, path string) {
-			if err := os.Truncate(path, large/2); err != nil {
-				t.Fatal(err)
-			}
-		}},
-		{"more of it", func(t *testing.T, path string) {
-			if err := os.Truncate(path, large*2); err != nil {
-				t.Fatal(err)
-			}
-		}},
-		{"nothing of it", func(t *testing.T, path string) {
-			if err := os.Remove(path); err != nil {
-				t.Fatal(err)
-			}
-		}},
-	} {
-		dir := t.TempDir()
-		s, err := spool.Open(dir, spool.Options{})
-		if err != nil {
-			t.Fatal(err)
-		}
-		id := spooltest.Put(t, s, strings.Repeat("x", large), "a@x.test")
-		tt.damage(t, filepath.Join(dir, "content", id.String()))
-		m, err := s.Message(id)
-		if err != nil {
-			t.Fatal(err)
-		}
-		r, err := s.Content(m)
-		if err == nil {
-			_, err = io.Copy(io.Discard, r)
-			r.Close()
-		}
-		if !errors.Is(err, spool.ErrDamaged) {
-			t.Errorf("%s: %v, want ErrDamaged", tt.name, err)
-		}
-		if err := s.Check(); !errors.Is(err, spool.ErrDamaged) {
-			t.Errorf("%s: Check = %v, want ErrDamaged", tt.name, err)
-		}
-		s.Close()
-	}
-}
-
-// bbolt has no checksum on its data pages: ours has to find the bit.
-func TestFlippedBitInTheDatabaseIsFound(t *testing.T) {
-	dir := t.TempDir()
-	s, err := spool.Open(dir, spool.Options{})
-	if err != nil {
-		t.Fatal(err)
-	}
-	id := spooltest.Put(t, s, "Subject: the needle\r\n\r\nhaystack\r\n", "needle@x.test")
-	spooltest.Close(t, s)
-	path := filepath.Join(dir, "spool.db")
-	b, err := os.ReadFile(path)
-	if err != nil {
-		t.Fatal(err)
-	}
-	for _, what := range []string{"haystack", `"needle@x.test"`} {
-		damaged := bytes.ReplaceAll(b, []byte(what), append([]byte(what[:1]+"#"), what[2:]...))
-		if bytes.Equal(damaged, b) {
-			t.Fatalf("%q is not in the file", what)
-		}
-		if err := os.WriteFile(path, damaged, 0o600); err != nil {
-			t.Fatal(err)
-		}
-		s, err := spool.OpenReadOnly(dir)
-		if err != nil {
-			t.Fatal(err)
-		}
-		if err := s.Check(); err == nil || !strings.Contains(err.Error(), id.String()) {
-			t.Errorf("%s damaged: Check = %v", what, err)
-		}
-		s.Close()
-	}
-}
-
 func TestManyWritersLoseNothing(t *testing.T) {
 	const writers, each = 32, 20
 	dir := t.TempDir()
@@ -413,65 +299,6 @@ func TestManyWritersLoseNothing(t *testing.T) {
 	}
 }
 
-func TestCapturedContentLivesAsLongAsItsHistory(t *testing.T) {
-	dir := t.TempDir()
-	s, err := spool.Open(dir, spool.Options{})
-	if err != nil {
-		t.Fatal(err)
-	}
-	big := strings.Repeat("x", large)
-	small, file := spooltest.Put(t, s, "tiny", "a@x.test"), spooltest.Put(t, s, big, "a@x.test")
-	gone := spooltest.Put(t, s, big, "a@x.test")
-	finishAll(t, s, small, spool.Delivered, true)
-	finishAll(t, s, file, spool.Delivered, true)
-	finishAll(t, s, gone, spool.Relayed, false)
-	spooltest.Close(t, s)
-	s = spooltest.Open(t, dir, spool.Options{})
-	if content(t, s, small) != "tiny" || content(t, s, file) != big {
-		t.Error("captured content is not what was captured")
-	}
-	if n, err := s.TrimHistory(time.Now().Add(-time.Hour), 1<<20); n != 0 || err != nil {
-		t.Errorf("trimmed %d of what is young, %v", n, err)
-	}
-	if n, err := s.TrimHistory(time.Now().Add(time.Hour), 1<<20); n != 3 || err != nil {
-		t.Errorf("trimmed %d, %v; want 3", n, err)
-	}
-	if got := files(t, dir); len(got) != 0 {
-		t.Errorf("content left: %v", got)
-	}
-	if _, err := s.Message(small); !errors.Is(err, spool.ErrNotFound) {
-		t.Errorf("trimmed message: %v", err)
-	}
-}
-
-func TestHistoryKeepsTheNewestWithinItsSize(t *testing.T) {
-	s := spooltest.New(t, spool.Options{})
-	var ids []spool.ID
-	for i := range 20 {
-		d, err := s.NewDraft(spool.NewID(time.Now().Add(time.Duration(i-60) * time.Second)))
-		if err != nil {
-			t.Fatal(err)
-		}
-		id, err := d.Commit(spooltest.Message(t, "a@x.test"))
-		if err != nil {
-			t.Fatal(err)
-		}
-		finishAll(t, s, id, spool.Relayed, false)
-		ids = append(ids, id)
-	}
-	const size = 4096
-	n, err := s.TrimHistory(time.Time{}, size)
-	if err != nil || n == 0 || n == len(ids) {
-		t.Fatalf("trimmed %d, %v: want some", n, err)
-	}
-	for i, id := range ids {
-		_, err := s.Message(id)
-		if gone := errors.Is(err, spool.ErrNotFound); gone != (i < n) {
-			t.Errorf("message %d of %d, %d trimmed: gone = %v", i, len(ids), n, gone)
-		}
-	}
-}
-
 func TestSubmissionIDsAreForgottenInTime(t *testing.T) {
 	s := spooltest.New(t, spool.Options{})
 	m := spooltest.Message(t, "a@x.test")
@@ -510,153 +337,4 @@ func TestSubmissionIDsAreForgottenInTime(t *testing.T) {
 	if id := again(); id == first {
 		t.Error("remembered for ever")
 	}
-}
-
-func TestOneRunnerPerSpool(t *testing.T) {
-	dir := t.TempDir()
-	spooltest.Open(t, dir, spool.Options{})
-	_, err := spool.Open(dir, spool.Options{})
-	var locked *spool.LockedError
-	if !errors.As(err, &locked) || locked.PID != os.Getpid() {
-		t.Errorf("second Open: %v, want a LockedError with pid %d", err, os.Getpid())
-	}
-}
-
-// What is no spool is damaged beyond salvage for us, and may be dear to somebody.
-func TestForeignFileIsSetAsideUnchanged(t *testing.T) {
-	foreign := filepath.Join(t.TempDir(), "foreign.db")
-	db, err := bolt.Open(foreign, 0o600, nil)
-	if err != nil {
-		t.Fatal(err)
-	}
-	err = db.Update(func(tx *bolt.Tx) error {
-		_, err := tx.CreateBucket([]byte("theirs"))
-		return err
-	})
-	if err = errors.Join(err, db.Close()); err != nil {
-		t.Fatal(err)
-	}
-	theirs, err := os.ReadFile(foreign)
-	if err != nil {
-		t.Fatal(err)
-	}
-	for name, text := range map[string][]byte{
-		"text": []byte("precious"), "empty": {}, "short": make([]byte, 4096), "zeroes": make([]byte, 1<<20), "database": theirs,
-	} {
-		t.Run(name, func(t *testing.T) {
-			dir := t.TempDir()
-			if err := os.WriteFile(filepath.Join(dir, "spool.db"), text, 0o600); err != nil {
-				t.Fatal(err)
-			}
-			if _, err := spool.OpenReadOnly(dir); err == nil {
-				t.Error("opened a file that is no spool")
-			}
-			s := spooltest.Open(t, dir, spool.Options{})
-			spooltest.Put(t, s, "x", "a@x.test")
-			aside, err := s.SetAside()
-			if err != nil || len(aside) != 1 || !errors.Is(aside[0].Err, spool.ErrDamagedFile) {
-				t.Fatalf("SetAside = %v, %v", aside, err)
-			}
-			r, err := s.Salvage(t.Context(), aside[0].Path)
-			if err != nil || r.Queued+r.Held+r.Finished+r.Known+len(r.Partial) != 0 || len(r.Faults) == 0 {
-				t.Errorf("Salvage = %+v, %v", r, err)
-			}
-			if b, err := os.ReadFile(aside[0].Path); err != nil || !bytes.Equal(b, text) {
-				t.Errorf("the file was changed: %d octets, %v", len(b), err)
-			}
-		})
-	}
-}
-
-// Where there is no telling what is in the directory, nothing is made in it.
-func TestUnreadableSpoolIsAnErrorAndStaysAsItIs(t *testing.T) {
-	dir := t.TempDir()
-	if err := os.Mkdir(filepath.Join(dir, "spool.db"), 0o700); err != nil {
-		t.Fatal(err)
-	}
-	if _, err := spool.Open(dir, spool.Options{}); err == nil || errors.Is(err, spool.ErrDamagedFile) {
-		t.Errorf("Open = %v, want an error that is no damage", err)
-	}
-	if info, err := os.Stat(filepath.Join(dir, "spool.db")); err != nil || !info.IsDir() {
-		t.Errorf("it was replaced: %v", err)
-	}
-}
-
-func TestReadOnlySeesWhatIsThere(t *testing.T) {
-	dir := t.TempDir()
-	if _, err := spool.OpenReadOnly(dir); !errors.Is(err, fs.ErrNotExist) {
-		t.Errorf("OpenReadOnly of nothing: %v, want not exist", err)
-	}
-	s, err := spool.Open(dir, spool.Options{})
-	if err != nil {
-		t.Fatal(err)
-	}
-	id := spooltest.Put(t, s, "x", "a@x.test")
-	spooltest.Close(t, s)
-	before, err := os.ReadFile(filepath.Join(dir, "spool.db"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	r, err := spool.OpenReadOnly(dir)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if _, err := r.Message(id); err != nil {
-		t.Error(err)
-	}
-	if err := r.Close(); err != nil {
-		t.Error(err)
-	}
-	after, err := os.ReadFile(filepath.Join(dir, "spool.db"))
-	if err != nil || !bytes.Equal(before, after) {
-		t.Errorf("reading changed the file, %v", err)
-	}
-}
-
-func TestCleanText(t *testing.T) {
-	for _, tt := range []struct{ in, want string }{
-		{"550 no\r\nsuch\tuser", "550 no  such user"},
-		{"\x1b[31mred\x00\x7f", "?[31mred??"},
-		{"caf\xe9", "caf?"},
-		{"\u202egnp.exe", "?gnp.exe"},
-		{strings.Repeat("é", 600), strings.Repeat("é", spool.MaxReplyText/2)},
-	} {
-		if got := spool.CleanText(tt.in); got != tt.want {
-			t.Errorf("CleanText(%q) = %q, want %q", tt.in, got, tt.want)
-		}
-	}
-}
-
-func TestReplyClass(t *testing.T) {
-	for _, tt := range []struct {
-		reply spool.Reply
-		want  spool.Class
-	}{
-		{spool.Reply{Code: 250, Status: "2.0.0"}, spool.Success},
-		{spool.Reply{Code: 550, Status: "5.1.1"}, spool.Permanent},
-		{spool.Reply{Code: 535, Status: "4.7.8"}, spool.Temporary}, // a wrong password never fails mail
-		{spool.Reply{}, spool.Temporary},
-		{spool.Reply{Code: 550, Status: "junk"}, spool.Temporary},
-	} {
-		if got := tt.reply.Class(); got != tt.want {
-			t.Errorf("%v: class %d, want %d", tt.reply, got, tt.want)
-		}
-	}
-}
-
-func FuzzID(f *testing.F) {
-	f.Add("000649B2A1C3D4E5")
-	f.Add("0000000000000000")
-	f.Fuzz(func(t *testing.T, s string) {
-		id, err := spool.ParseID(s)
-		if err != nil {
-			if id != 0 {
-				t.Fatalf("ParseID(%q) = %s with %v", s, id, err)
-			}
-			return
-		}
-		if id.String() != strings.ToUpper(s) {
-			t.Fatalf("ParseID(%q) = %s", s, id)
-		}
-	})
 }

@@ -4,168 +4,21 @@ import (
 	"bufio"
 	"bytes"
 	"context"
-	"errors"
 	"fmt"
 	"io"
-	"log/slog"
 	"net"
 	"os"
 	"path/filepath"
 	"regexp"
 	"strings"
-	"sync"
 	"testing"
 	"time"
 
-	"golang.org/x/sys/unix"
-
 	"postino/spool"
-	"postino/spool/spooltest"
 	"postino/spool/standstill"
-	"postino/spool/submit"
 )
 
-// rig is a spool with a server on its socket and drop directory.
-type rig struct {
-	t     testing.TB
-	dir   string
-	spool *spool.Spool
-	srv   *submit.Server
-	log   *logBuffer
-}
-
-type logBuffer struct {
-	mu sync.Mutex
-	b  bytes.Buffer
-}
-
-func (l *logBuffer) Write(p []byte) (int, error) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.b.Write(p)
-}
-
-func (l *logBuffer) String() string {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.b.String()
-}
-
-// patience is how long a test waits before it fails, longer than a machine may stand
-// still. Only a broken program has it waited for.
-const patience = 3 * time.Minute
-
-var testPolicy = submit.Policy{Hostname: "host.test", Domain: "dom.test", MaxMessageSize: 2 << 20, MaxRecipients: 5}
-
-func newRig(t testing.TB) *rig {
-	t.Helper()
-	dir := t.TempDir()
-	if err := os.Mkdir(filepath.Join(dir, "drop"), 0o700); err != nil {
-		t.Fatal(err)
-	}
-	r := &rig{t: t, dir: dir, log: new(logBuffer)}
-	r.spool = spooltest.Open(t, dir, spool.Options{})
-	r.srv = submit.New(r.spool, testPolicy, slog.New(slog.NewTextHandler(r.log, nil)))
-	l, err := net.ListenUnix("unix", &net.UnixAddr{Name: filepath.Join(dir, "s"), Net: "unix"})
-	if err != nil {
-		t.Fatal(err)
-	}
-	done := make(chan error, 1)
-	go func() { done <- r.srv.Serve(l) }()
-	t.Cleanup(func() {
-		ctx, cancel := context.WithTimeout(context.Background(), time.Second)
-		defer cancel()
-		l.Close() // the server may not have got to it yet
-		r.srv.Shutdown(ctx)
-		if err := <-done; err != nil {
-			t.Error(err)
-		}
-	})
-	return r
-}
-
-// talk sends everything in one write, as the front end does, and returns the
-// replies' last lines.
-func (r *rig) talk(session string) []string {
-	r.t.Helper()
-	c, err := net.Dial("unix", filepath.Join(r.dir, "s"))
-	if err != nil {
-		r.t.Fatal(err)
-	}
-	defer c.Close()
-	_ = c.SetDeadline(time.Now().Add(patience))
-	if _, err := io.WriteString(c, session); err != nil {
-		r.t.Fatal(err)
-	}
-	_ = c.(*net.UnixConn).CloseWrite()
-	var last []string
-	s := bufio.NewScanner(c)
-	for s.Scan() {
-		// 421 is what the server says to a client that hangs up without QUIT.
-		if line := s.Text(); len(line) > 3 && line[3] == ' ' && !strings.HasPrefix(line, "421 4.4.0") {
-			last = append(last, line)
-		}
-	}
-	r.inTime(s.Err())
-	return last
-}
-
-// inTime ends a test whose err is that its patience ended.
-func (r *rig) inTime(err error) {
-	r.t.Helper()
-	if errors.Is(err, os.ErrDeadlineExceeded) {
-		r.t.Fatalf("the server is silent for %v; log:\n%s\n%s", patience, r.log, standstill.Here())
-	}
-}
-
-// ends waits for the end of something that goes on beside the test.
-func (r *rig) ends(what string, end <-chan struct{}) {
-	r.t.Helper()
-	select {
-	case <-end:
-	case <-time.After(patience):
-		r.t.Fatalf("%s: not within %v; log:\n%s\n%s", what, patience, r.log, standstill.Here())
-	}
-}
-
 const submissionName = "0123456789abcdef0123456789abcdef"
-
-// recorded is a session as the front end writes it.
-func recorded(name, from string, rcpts []string, content string) string {
-	var b strings.Builder
-	fmt.Fprintf(&b, "EHLO %s.submission.invalid\r\nMAIL FROM:<%s> SIZE=%d\r\n", name, from, len(content))
-	for _, rcpt := range rcpts {
-		fmt.Fprintf(&b, "RCPT TO:<%s>\r\n", rcpt)
-	}
-	fmt.Fprintf(&b, "BDAT %d LAST\r\n%s", len(content), content)
-	return b.String()
-}
-
-func (r *rig) messages() []*spool.Message {
-	r.t.Helper()
-	var list []*spool.Message
-	for m, err := range r.spool.Queue() {
-		if err != nil {
-			r.t.Fatal(err)
-		}
-		list = append(list, m)
-	}
-	return list
-}
-
-func (r *rig) content(m *spool.Message) string {
-	r.t.Helper()
-	c, err := r.spool.Content(m)
-	if err != nil {
-		r.t.Fatal(err)
-	}
-	defer c.Close()
-	b, err := io.ReadAll(c)
-	if err != nil {
-		r.t.Fatal(err)
-	}
-	return string(b)
-}
 
 var unsized = regexp.MustCompile(` SIZE=\d+`)
 
@@ -280,33 +133,6 @@ func TestNestedMailIsRefused(t *testing.T) {
 	}
 }
 
-// One file must not fill the runner's memory.
-func TestDropFileWithEndlessCommandsIsRejected(t *testing.T) {
-	r := newRig(t)
-	for name, commands := range map[string]string{
-		strings.Repeat("c", 32): strings.Repeat("NOOP\r\n", 300_000),
-		strings.Repeat("d", 32): func() string {
-			var b strings.Builder
-			for i := range 101_000 {
-				fmt.Fprintf(&b, "RCPT TO:<%d@y.test>\r\n", i)
-			}
-			return b.String()
-		}(),
-	} {
-		session := recorded(name, "a@b.test", []string{"x@y.test"}, hello)
-		r.drop(name, strings.Replace(session, "BDAT", commands+"BDAT", 1))
-	}
-	r.scan()
-	if n := len(r.messages()); n != 0 {
-		t.Errorf("%d messages", n)
-	}
-	for _, name := range r.dropped() {
-		if !strings.HasPrefix(name, "rejected.") {
-			t.Errorf("%s is left to be read again", name)
-		}
-	}
-}
-
 // Whoever keeps a transaction open keeps nobody from stopping.
 func TestShutdownClosesWhatIsLeft(t *testing.T) {
 	r := newRig(t)
@@ -396,93 +222,6 @@ func TestTruncatedContentIsNeverStored(t *testing.T) {
 	}
 }
 
-// What the runner would refuse, an owner of a drop file has been told is in our
-// hands: it is taken with the refusal, of which the runner tells its sender.
-func TestDropFileThatPolicyRefusesIsTakenWithTheRefusal(t *testing.T) {
-	r := newRig(t)
-	name := strings.Repeat("a", 32)
-	r.drop(name, recorded(name, "a@b.test", []string{"1@y.test", "2@y.test", "3@y.test", "4@y.test", "5@y.test", "6@y.test"}, hello))
-	name = strings.Repeat("b", 32)
-	r.drop(name, recorded(name, "a@b.test", []string{"1@y.test"}, hello+strings.Repeat("x", 2<<20)))
-	r.scan()
-	list := r.messages()
-	if len(list) != 2 || len(r.dropped()) != 0 {
-		t.Fatalf("%d messages, %v left; log:\n%s", len(list), r.dropped(), r.log)
-	}
-	for _, m := range list {
-		want := map[int]string{1: "5.3.4", 6: "5.5.3"}[len(m.Recipients)]
-		if m.Held != "" || m.Refused == nil || m.Refused.Status != want || !strings.Contains(m.Refused.Text, "sets the limit") {
-			t.Errorf("%d recipients: held %q, refused %+v, want %s", len(m.Recipients), m.Held, m.Refused, want)
-		}
-	}
-	if n := len(list[0].Recipients) + len(list[1].Recipients); n != 7 {
-		t.Errorf("%d recipients kept, want all 7", n)
-	}
-}
-
-func TestDropDirectoryTakesFilesAlone(t *testing.T) {
-	r := newRig(t)
-	good := strings.Repeat("1", 32)
-	session := recorded(good, "root@localhost", []string{"x@y.test"}, hello)
-	r.drop(good, session)
-	path := func(name string) string { return filepath.Join(r.dir, "drop", name) }
-	outside, secret := filepath.Join(r.dir, "outside"), filepath.Join(r.dir, "secret")
-	for _, path := range []string{outside, secret} {
-		if err := os.WriteFile(path, []byte(session), 0o600); err != nil {
-			t.Fatal(err)
-		}
-	}
-	for name, make := range map[string]func(string) error{
-		strings.Repeat("2", 32): func(p string) error { return os.Symlink(secret, p) },
-		strings.Repeat("3", 32): func(p string) error { return os.Link(outside, p) },
-		strings.Repeat("4", 32): func(p string) error { return os.Mkdir(p, 0o700) },
-		strings.Repeat("5", 32): func(p string) error { return unix.Mkfifo(p, 0o600) },
-		"README":                func(p string) error { return os.WriteFile(p, []byte(session), 0o600) },
-	} {
-		if err := make(path(name)); err != nil {
-			t.Fatal(err)
-		}
-	}
-	garbage := strings.Repeat("6", 32)
-	r.drop(garbage, "#!/bin/sh\nrm -rf /\n")
-	r.scan()
-	list := r.messages()
-	if len(list) != 1 || list[0].Origin.Via != spool.ViaDrop || list[0].Origin.UID != os.Getuid() || list[0].Sender.String() != "root@dom.test" {
-		t.Fatalf("messages = %+v", list)
-	}
-	if _, err := os.Stat(path(good)); !os.IsNotExist(err) {
-		t.Errorf("the file that was taken is still there: %v", err)
-	}
-	if _, err := os.Stat(path("rejected." + garbage)); err != nil {
-		t.Errorf("garbage: %v", err)
-	}
-	if got := len(r.dropped()); got != 6 {
-		t.Errorf("drop/ has %v", r.dropped())
-	}
-	if b, err := os.ReadFile(outside); err != nil || string(b) != session {
-		t.Errorf("what the links point to was touched: %v", err)
-	}
-}
-
-func TestDropFilesAreTakenAsTheyArrive(t *testing.T) {
-	r := newRig(t)
-	ctx, cancel := context.WithCancel(t.Context())
-	done := make(chan error, 1)
-	go func() { done <- r.srv.Drops(ctx) }()
-	for i := range 20 {
-		name := fmt.Sprintf("%032x", i+1)
-		r.drop(name, recorded(name, "a@b.test", []string{"x@y.test"}, hello))
-	}
-	standstill.Wait(t, patience, "all drop files are taken", func() bool { return len(r.dropped()) == 0 })
-	cancel()
-	if err := <-done; err != nil {
-		t.Error(err)
-	}
-	if n := len(r.messages()); n != 20 {
-		t.Errorf("%d messages, want 20", n)
-	}
-}
-
 func TestOrdinaryClientsMaySpeakSMTP(t *testing.T) {
 	r := newRig(t)
 	replies := r.talk("EHLO web.example\r\nMAIL FROM:<>\r\nRCPT TO:<x@y.test>\r\nDATA\r\nSubject: x\r\n\r\n..dot\r\n.\r\n" +
@@ -537,35 +276,4 @@ func TestEndlessCommandLineEndsTheSession(t *testing.T) {
 		}
 	}
 	t.Error("4 MB of command line were taken")
-}
-
-func (r *rig) drop(name, session string) {
-	r.t.Helper()
-	tmp := filepath.Join(r.dir, "x."+name)
-	if err := os.WriteFile(tmp, []byte(session), 0o640); err != nil {
-		r.t.Fatal(err)
-	}
-	if err := os.Rename(tmp, filepath.Join(r.dir, "drop", name)); err != nil {
-		r.t.Fatal(err)
-	}
-}
-
-func (r *rig) scan() {
-	r.t.Helper()
-	if err := r.srv.ScanDrops(context.Background()); err != nil {
-		r.t.Fatal(err)
-	}
-}
-
-func (r *rig) dropped() []string {
-	r.t.Helper()
-	entries, err := os.ReadDir(filepath.Join(r.dir, "drop"))
-	if err != nil {
-		r.t.Fatal(err)
-	}
-	var names []string
-	for _, e := range entries {
-		names = append(names, e.Name())
-	}
-	return names
 }
