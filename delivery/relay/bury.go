@@ -9,8 +9,9 @@ import (
 var (
 	// errMisplaced is a reply of a class that its command cannot have.
 	errMisplaced = errors.New("a reply out of place")
-	// errNoBDAT: the remote offers CHUNKING, and does not know BDAT. It takes the content
-	// that follows for commands, and no message that goes so.
+	// errNoBDAT: the remote offers CHUNKING and does not know BDAT, so that it takes the
+	// content that follows for commands. Of the message that it answers so it has nothing;
+	// what was sent behind that is in doubt, since not everybody means by 500 what it says.
 	errNoBDAT = errors.New("CHUNKING is offered, and BDAT not known")
 )
 
@@ -42,7 +43,7 @@ func (s *session) bury() {
 		undecided := t.undecided()
 		switch {
 		case len(undecided) == 0:
-		case t.bdat && errors.Is(f.err, errNoBDAT):
+		case n == 0 && errors.Is(f.err, errNoBDAT):
 			s.pool.put(&job{delivery: t.delivery, to: undecided, moved: t.moved, plain: t.plain}, true)
 		case t == s.sending && f.said != nil && f.said.code != 421:
 			t.settle(undecided, s.judgeMail(stepData, *f.said))

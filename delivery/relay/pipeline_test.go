@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 
 	"postino/config"
@@ -72,6 +73,47 @@ func TestRepliesAreByMessage(t *testing.T) {
 				if want := fmt.Sprintf("Subject: %d\r\n\r\n.dot\r\n%s", i, strings.Repeat("x\r\n", i*40%70000)); data != want {
 					t.Errorf("message %d arrived altered", i)
 				}
+			}
+		})
+	}
+}
+
+// A server that offers CHUNKING and does not know BDAT has each message once by DATA, but
+// for those whose content was out already, which wait; so it is with one that means
+// something else by 500, and takes what comes behind.
+func TestUnknownBDATSendsNothingTwice(t *testing.T) {
+	for name, rule := range map[string]relaytest.Rule{
+		"unknown":      {At: "dot", Arg: "BDAT", Reply: "500 5.5.1 command unrecognized"},
+		"of one alone": {At: "dot", Arg: "BDAT", N: 1, Conn: 1, Reply: "502 5.5.2 I do not like it"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			server := relaytest.New(t, relaytest.Options{Extensions: offers["CHUNKING"], Rules: []relaytest.Rule{rule}})
+			r := newRelay(t, settings(server, single), patient())
+			var sends sync.WaitGroup
+			var doubt atomic.Int32
+			const n = 50
+			for i := range n {
+				sends.Go(func() {
+					reply := r.Deliver(t.Context(), batch(hello, fmt.Sprintf("a%d@x.test", i)))[0]
+					switch {
+					case reply.Class() == spool.Success:
+					case reply.Class() == spool.Temporary && reply.Maybe:
+						doubt.Add(1)
+					default:
+						t.Errorf("%+v", reply)
+					}
+				})
+			}
+			sends.Wait()
+			got := map[string]bool{}
+			for _, m := range server.Messages() {
+				if got[m.To[0]] {
+					t.Errorf("%q arrived again", m.To)
+				}
+				got[m.To[0]] = true
+			}
+			if took := len(got); took+int(doubt.Load()) < n || took < n/2 {
+				t.Errorf("%d of %d arrived, %d are in doubt", took, n, doubt.Load())
 			}
 		})
 	}

@@ -145,7 +145,7 @@ func (s *session) take(a answer) {
 	case e.step == stepReset && class != 2:
 		s.fail(fault{err: errUnasked})
 		return
-	case e.step == stepDot && e.t.bdat && a.code >= 500 && a.code <= 504:
+	case e.step == stepDot && e.t.bdat && !s.knowsBDAT && !e.t.hopeless() && (a.code == 500 || a.code == 502):
 		s.pool.confused = true
 		s.fail(fault{err: errNoBDAT})
 		return
@@ -241,6 +241,7 @@ func (s *session) heardDot(t *transaction, a answer) bool {
 	reply := s.judgeMail(stepDot, a)
 	reply.Notifies = reply.Class() == spool.Success && s.ext.has("DSN") && !t.plain
 	reply.Unannounced = reply.Class() == spool.Success && t.Message.EightBit && !s.ext.has("8BITMIME")
+	s.knowsBDAT = s.knowsBDAT || t.bdat && reply.Class() == spool.Success
 	t.soured = t.soured || reply.Class() != spool.Success
 	whom := t.accepted
 	if s.pool.peer.lmtp && a.code != 421 {

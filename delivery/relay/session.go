@@ -37,7 +37,9 @@ type session struct {
 	unclean  bool           // RSET must come before the next MAIL
 	words    words          // by which its answers can be told apart
 	chunked  bool           // content was sent by BDAT
-	leaving  bool           // nothing more is to be begun: QUIT
+	// knowsBDAT: a message was taken by it.
+	knowsBDAT bool
+	leaving   bool // nothing more is to be begun: QUIT
 	// listening: the writer waits for a job, and nobody has woken it yet.
 	listening bool
 	begun     bool // the writer has a job and no transaction for it yet
