@@ -35,8 +35,7 @@ func (n *network) isDown() bool {
 	return down
 }
 
-// doubt has the next attempt find out anew, although nothing changed: somebody who may
-// know better asked for it.
+// doubt has the next attempt find out anew.
 func (n *network) doubt() {
 	n.mu.Lock()
 	defer n.mu.Unlock()
@@ -68,9 +67,7 @@ func (n *network) back() bool {
 	if !n.isDown() || !online() {
 		return false
 	}
-	n.mu.Lock()
-	defer n.mu.Unlock()
-	n.lostAt = time.Time{}
+	n.doubt()
 	n.log.Warn("the network is back")
 	return true
 }
